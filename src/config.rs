@@ -1,0 +1,307 @@
+//! The validated configuration: what the program runs on.
+//!
+//! What a user wrote becomes a [`Config`] once, in one place; every value in here has been checked, every unit is in its
+//! type, and nothing downstream looks at the environment or a file name again, except secrets that live in files, which
+//! are re-read for each use so that a rotated token needs no restart.
+//!
+//! Secrets are [`Secret`]s: they have no `Display`, and `Debug` prints `[REDACTED]`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::model::Labels;
+
+/// A value that must never be printed.
+pub type Secret = secrecy::SecretString;
+
+/// Everything outhaul can be told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Applies to every source and endpoint.
+    pub global: Global,
+    /// Container engines; empty switches the source off.
+    pub docker: Vec<Docker>,
+    /// Remote-write endpoints; each has its own cursor and fate. Names are unique.
+    pub remote_write: Vec<RemoteWrite>,
+    /// The Pushgateway for the present.
+    pub pushgateway: Option<Pushgateway>,
+    /// The disk-backed log.
+    pub buffer: Buffer,
+    /// The local page; `None` switches it off.
+    pub web: Option<Web>,
+    /// What is said, and how.
+    pub log: Log,
+    /// How long the last sending may take after the stop signal.
+    pub shutdown_grace: Duration,
+    /// Things worth saying once at start: accepted fields without effect, unsafe settings.
+    pub notices: Vec<String>,
+}
+
+/// Prometheus' `global` block.
+#[derive(Clone, Debug)]
+pub struct Global {
+    /// One tick of every source.
+    pub scrape_interval: Duration,
+    /// The deadline of a source within a tick; at most the interval.
+    pub scrape_timeout: Duration,
+    /// Added to every series that lacks them, at sending.
+    pub external_labels: Labels,
+    /// The label `instance`; `None` means "ask the host" (in a container: the engine's name for the host).
+    pub instance: Option<String>,
+}
+
+/// One container engine.
+#[derive(Clone, Debug)]
+pub struct Docker {
+    /// Where it listens: `unix:///path`, `tcp://host:port` or `http://host:port`.
+    pub host: String,
+    /// Only containers that match; an empty filter matches all.
+    pub include: Filter,
+    /// Never containers that match; an empty filter matches none.
+    pub exclude: Filter,
+    /// Container labels that become labels of `container_info` as `container_label_<name>`.
+    pub container_labels: Vec<String>,
+}
+
+/// Patterns on a container; a container matches when any pattern of any list does.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// On the name without its leading slash.
+    pub names: Vec<Pattern>,
+    /// On labels.
+    pub labels: Vec<LabelPattern>,
+    /// On the image reference.
+    pub images: Vec<Pattern>,
+}
+
+impl Filter {
+    /// Whether it holds no pattern.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.labels.is_empty() && self.images.is_empty()
+    }
+}
+
+/// A glob (`*`, `?`), or a regular expression between slashes; both anchored at both ends.
+#[derive(Clone, Debug)]
+pub struct Pattern(pub(crate) regex::Regex);
+
+impl Pattern {
+    /// Whether the whole of `text` matches.
+    pub fn matches(&self, text: &str) -> bool {
+        self.0.is_match(text)
+    }
+}
+
+/// `key` (the label is there) or `key=pattern`.
+#[derive(Clone, Debug)]
+pub struct LabelPattern {
+    /// The label's name.
+    pub name: String,
+    /// What its value must match; `None` is satisfied by presence.
+    pub value: Option<Pattern>,
+}
+
+/// One remote-write endpoint: Prometheus' `remote_write` entry.
+#[derive(Clone, Debug)]
+pub struct RemoteWrite {
+    /// The queue's identity: a changed URL, token or tuning field keeps the backlog. Label `remote_name`.
+    pub name: String,
+    /// Where to POST. May hold credentials, so it prints only through [`Url::masked`].
+    pub url: Url,
+    /// One request, from connecting to the last byte of the answer.
+    pub remote_timeout: Duration,
+    /// Extra request headers; no reserved name among them.
+    pub headers: BTreeMap<String, String>,
+    /// How to prove who we are.
+    pub auth: Auth,
+    /// How to trust the receiver.
+    pub tls: Tls,
+    /// Batching and retrying.
+    pub queue: Queue,
+    /// Types and help texts.
+    pub metadata: SendMetadata,
+    /// Samples older than this are expired before sending and counted; `None` sends whatever the buffer holds.
+    pub max_sample_age: Option<Duration>,
+}
+
+/// Where to send, kept apart from plain strings because a URL may carry credentials.
+#[derive(Clone)]
+pub struct Url(reqwest::Url);
+
+impl Url {
+    /// Wraps a parsed URL.
+    pub fn new(url: reqwest::Url) -> Self {
+        Self(url)
+    }
+
+    /// The URL itself, for the HTTP client only.
+    pub fn expose(&self) -> &reqwest::Url {
+        &self.0
+    }
+
+    /// The URL without user, password, query and fragment: fit for logs, labels and pages.
+    pub fn masked(&self) -> String {
+        let mut masked = self.0.clone();
+        // Both fail only for URLs that cannot have a user, which then have none to hide.
+        let _: Result<(), ()> = masked.set_username("");
+        let _: Result<(), ()> = masked.set_password(None);
+        masked.set_query(None);
+        masked.set_fragment(None);
+        masked.to_string()
+    }
+}
+
+impl std::fmt::Debug for Url {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.masked())
+    }
+}
+
+/// A secret in the configuration, or in a file that is read anew for each use.
+#[derive(Clone, Debug)]
+pub enum SecretSource {
+    /// Given in the configuration.
+    Value(Secret),
+    /// In this file; one trailing newline is not part of it.
+    File(PathBuf),
+}
+
+/// How a request proves who sent it.
+#[derive(Clone, Debug)]
+pub enum Auth {
+    /// It does not.
+    None,
+    /// HTTP basic authentication.
+    Basic {
+        /// User name; for Grafana Cloud the numeric instance id.
+        username: SecretSource,
+        /// Password or access-policy token.
+        password: SecretSource,
+    },
+    /// `Authorization: <scheme> <credentials>`.
+    Authorization {
+        /// Usually `Bearer`.
+        scheme: String,
+        /// The token.
+        credentials: SecretSource,
+    },
+}
+
+/// How to trust the other side: the part of Prometheus' `tls_config` that is supported.
+#[derive(Clone, Debug, Default)]
+pub struct Tls {
+    /// Trust these authorities instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Our certificate and its key.
+    pub client: Option<ClientCertificate>,
+    /// Believe anybody. For test benches.
+    pub insecure_skip_verify: bool,
+}
+
+/// A client certificate, PEM.
+#[derive(Clone, Debug)]
+pub struct ClientCertificate {
+    /// The chain.
+    pub cert_file: PathBuf,
+    /// The private key.
+    pub key_file: PathBuf,
+}
+
+/// Prometheus' `queue_config`, as far as it has a meaning with one request in flight.
+#[derive(Clone, Debug)]
+pub struct Queue {
+    /// The most samples in one request.
+    pub max_samples_per_send: usize,
+    /// The first wait after a failure.
+    pub min_backoff: Duration,
+    /// The longest wait after a failure, unless the receiver asks for more.
+    pub max_backoff: Duration,
+}
+
+/// Prometheus' `metadata_config`.
+#[derive(Clone, Debug)]
+pub struct SendMetadata {
+    /// Whether to send types and help texts.
+    pub send: bool,
+    /// How often all of them are sent.
+    pub send_interval: Duration,
+    /// The most families in one request.
+    pub max_samples_per_send: usize,
+}
+
+/// When the Pushgateway shows the present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PushgatewayMode {
+    /// While remote-write is stalled.
+    Fallback,
+    /// Always: for ephemeral runners without a remote-write endpoint.
+    Always,
+}
+
+/// A Pushgateway.
+#[derive(Clone, Debug)]
+pub struct Pushgateway {
+    /// Its base URL, without `/metrics/job/…`.
+    pub url: Url,
+    /// When to push.
+    pub mode: PushgatewayMode,
+    /// How long remote-write must be stalled before the fallback begins.
+    pub after: Duration,
+    /// The grouping key's `job`.
+    pub job: String,
+    /// How to prove who we are.
+    pub auth: Auth,
+    /// How to trust it.
+    pub tls: Tls,
+}
+
+/// When appended bytes are forced to the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncPolicy {
+    /// Before an append returns.
+    Always,
+    /// By a timer, at most this long after the write.
+    Interval(Duration),
+    /// When the kernel likes.
+    Never,
+}
+
+/// The disk-backed log.
+#[derive(Clone, Debug)]
+pub struct Buffer {
+    /// Its directory.
+    pub path: PathBuf,
+    /// Never more than this on disk.
+    pub max_bytes: u64,
+    /// Nothing older than this is kept; `None` keeps all that `max_bytes` allows.
+    pub max_age: Option<Duration>,
+    /// When bytes are forced to the disk.
+    pub sync: SyncPolicy,
+}
+
+/// The local page.
+#[derive(Clone, Debug)]
+pub struct Web {
+    /// Loopback by default.
+    pub listen_address: SocketAddr,
+}
+
+/// What is said, and how.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// The least serious level said.
+    pub level: tracing::Level,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `key=value` pairs.
+    Logfmt,
+    /// One JSON object a line.
+    Json,
+}

@@ -1,0 +1,13 @@
+//! outhaul hauls container state out of hosts that nobody can reach in.
+
+pub mod clock;
+pub mod config;
+pub mod model;
+pub mod shutdown;
+pub mod source;
+
+/// Generated from `proto/` by `build.rs`.
+#[allow(missing_docs, unreachable_pub, clippy::pedantic)]
+pub(crate) mod proto {
+    include!(concat!(env!("OUT_DIR"), "/prometheus.rs"));
+}

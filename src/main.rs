@@ -1,0 +1,2 @@
+//! outhaul.
+fn main() {}
