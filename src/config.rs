@@ -145,8 +145,8 @@ impl Url {
     pub fn masked(&self) -> String {
         let mut masked = self.0.clone();
         // Both fail only for URLs that cannot have a user, which then have none to hide.
-        let _: Result<(), ()> = masked.set_username("");
-        let _: Result<(), ()> = masked.set_password(None);
+        masked.set_username("").unwrap_or(());
+        masked.set_password(None).unwrap_or(());
         masked.set_query(None);
         masked.set_fragment(None);
         masked.to_string()

@@ -5,6 +5,7 @@ pub mod config;
 pub mod model;
 pub mod shutdown;
 pub mod source;
+pub mod telemetry;
 
 /// Generated from `proto/` by `build.rs`.
 #[allow(missing_docs, unreachable_pub, clippy::pedantic)]
