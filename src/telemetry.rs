@@ -6,7 +6,7 @@
 
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
-use prometheus::{Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts};
+use prometheus::{Counter, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts};
 
 /// Makes and remembers metrics. Clones share one registry.
 #[derive(Clone, Default)]
@@ -24,6 +24,14 @@ impl Registry {
     /// When the name is taken or not a metric name.
     pub fn counter(&self, name: &str, help: &str) -> IntCounter {
         self.register(IntCounter::new(name, help))
+    }
+
+    /// A counter of something that is no whole number, such as seconds.
+    ///
+    /// # Panics
+    /// When the name is taken or not a metric name.
+    pub fn sum(&self, name: &str, help: &str) -> Counter {
+        self.register(Counter::new(name, help))
     }
 
     /// Counters of one name, told apart by `labels`.
@@ -90,7 +98,7 @@ mod tests {
         registry.counters("b_total", "b", &["reason"]).with_label_values(&["x"]).inc_by(3);
         registry.gauge("a", "a").set(1.5);
         let families = registry.gather();
-        let names: Vec<&str> = families.iter().map(|family| family.name()).collect();
+        let names: Vec<&str> = families.iter().map(MetricFamily::name).collect();
         assert_eq!(names, ["a", "b_total"]);
     }
 
