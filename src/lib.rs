@@ -1,5 +1,6 @@
 //! outhaul hauls container state out of hosts that nobody can reach in.
 
+pub mod buffer;
 pub mod clock;
 pub mod config;
 pub mod model;

@@ -1,0 +1,87 @@
+//! While the disk cannot be written: snapshots are kept in memory, given out from there, and written when that works again.
+//!
+//! Sampling goes on. What memory cannot hold is counted as such, on disk too once it is back, so that it is never taken for
+//! damage.
+
+use std::io;
+use std::time::Instant;
+
+use super::append::{Item, WriteError};
+use super::endpoint::Reason;
+use super::fs::Fs;
+use super::log::{Log, lost_of};
+use super::ring::Held;
+
+impl<F: Fs> Log<F> {
+    /// Writing failed: from now on memory, and another try later.
+    pub(super) fn degrade(&mut self, error: &io::Error, now: Instant) {
+        self.counts.io_errors += 1;
+        if self.ring.retry_at().is_none() {
+            tracing::warn!(path = %self.options.dir.display(), %error,
+                "the buffer cannot write to disk; samples are kept in memory; check space, permissions and mount");
+        }
+        self.ring.failed(now);
+    }
+
+    /// Keeps a snapshot in memory, at the cost of the oldest there.
+    pub(super) fn hold(&mut self, held: Held) {
+        self.ring.push(held);
+        while self.ring.is_over() {
+            self.drop_held();
+        }
+    }
+
+    /// Gives up the oldest snapshot in memory.
+    fn drop_held(&mut self) {
+        let Some(after) = self.ring.front().map(Held::after) else { return };
+        let Self { endpoints, segments, between, ring, .. } = self;
+        for endpoint in endpoints.iter_mut().filter(|endpoint| endpoint.place.seq < after.seq) {
+            let last = endpoint.loan.as_ref().and_then(|loan| loan.records.last());
+            if last.is_some_and(|last| last.after.seq >= after.seq) {
+                endpoint.lift_loan(Reason::Memory, |from, to| lost_of(segments, between, ring, from, to).1);
+            }
+        }
+        if self.ring.gap().is_none() {
+            tracing::error!(path = %self.options.dir.display(),
+                "memory for samples that cannot be written to disk is full: oldest dropped; check space, permissions and mount");
+        }
+        self.ring.drop_front();
+        for index in 0..self.endpoints.len() {
+            self.find_oldest(index);
+        }
+    }
+
+    /// Writes to disk what is in memory, in order, as far as that works.
+    pub(super) fn drain_ring(&mut self, now: Instant) {
+        if self.ring.is_idle() {
+            return self.ring.recovered();
+        }
+        loop {
+            let result = if let Some(gap) = self.ring.gap() {
+                let written = self.write(Item::Skip { before: gap.before, after: gap.after, at: gap.at });
+                if written.is_ok() {
+                    self.ring.forget_gap();
+                }
+                written
+            } else if let Some(held) = self.ring.pop() {
+                let written = self.write(Item::Snapshot { before: held.before, snapshot: &held.snapshot });
+                if written.is_err() {
+                    self.ring.put_back(held);
+                }
+                written
+            } else {
+                break;
+            };
+            match result {
+                Ok(()) => {}
+                Err(WriteError::TooLarge) if self.ring.front().is_some() && self.ring.gap().is_none() => {
+                    self.drop_held();
+                }
+                Err(WriteError::TooLarge) => return self.degrade(&io::ErrorKind::StorageFull.into(), now),
+                Err(WriteError::Io(error) | WriteError::InDoubt(error)) => return self.degrade(&error, now),
+            }
+        }
+        self.ring.recovered();
+        tracing::info!(path = %self.options.dir.display(), "the buffer writes to disk again");
+    }
+}

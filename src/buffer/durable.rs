@@ -1,0 +1,188 @@
+//! What is on disk besides the segments: cursors and the log's own notes; and when written bytes are forced there.
+//!
+//! None of it is the truth. Losing a cursor costs duplicates, losing the notes costs reading the segments again.
+
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use crate::model::Timestamp;
+
+use super::SyncPolicy;
+use super::endpoint::cursor_path;
+use super::fs::{Access, Fs};
+use super::log::{Log, blocks};
+use super::pair::{self, Pair};
+use super::record::{ORDINAL_LIMIT, le_i64, le_u64};
+use super::segment::Mark;
+
+/// Bytes of the log's own value: store id, last place, newest instant, how the process ended.
+const META_LEN: usize = 16 + 3 * 8 + 1;
+
+/// How the process that wrote it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// It has not, or was killed.
+    Open,
+    /// It closed the log.
+    Closed,
+}
+
+/// What the log keeps about itself, so that nothing is forgotten when the last segment is gone.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Meta {
+    pub(super) store_id: u128,
+    pub(super) end: Mark,
+    pub(super) last_at: Option<Timestamp>,
+    pub(super) ending: Ending,
+}
+
+impl Meta {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(META_LEN);
+        out.extend_from_slice(&self.store_id.to_le_bytes());
+        out.extend_from_slice(&self.end.seq.to_le_bytes());
+        out.extend_from_slice(&self.end.samples.to_le_bytes());
+        out.extend_from_slice(&self.last_at.unwrap_or(Timestamp::MIN).millis().to_le_bytes());
+        out.push(u8::from(self.ending == Ending::Closed));
+        out
+    }
+
+    pub(super) fn decode(value: &[u8]) -> Option<Self> {
+        if value.len() != META_LEN {
+            return None;
+        }
+        let last_at = Timestamp::from_millis(le_i64(value, 32));
+        let end = Mark { seq: le_u64(value, 16), samples: le_u64(value, 24) };
+        (end.seq < ORDINAL_LIMIT && end.samples < ORDINAL_LIMIT).then_some(Self {
+            store_id: u128::from(le_u64(value, 0)) | u128::from(le_u64(value, 8)) << 64,
+            end,
+            last_at: (last_at != Timestamp::MIN).then_some(last_at),
+            ending: if value[40] == 1 { Ending::Closed } else { Ending::Open },
+        })
+    }
+}
+
+/// An id no other store has; it only has to differ from those whose bytes may turn up on the same disk.
+pub(super) fn new_store_id() -> u128 {
+    let word = || u128::from(std::hash::RandomState::new().build_hasher().finish());
+    word() << 64 | word()
+}
+
+impl<F: Fs> Log<F> {
+    /// Writes an endpoint's cursor.
+    pub(super) fn store_cursor(&mut self, index: usize) {
+        let endpoint = &mut self.endpoints[index];
+        let value = endpoint.encode(self.store_id);
+        let stored = store_value(&self.fs, &self.options.dir, &mut endpoint.pair, &value);
+        self.stored(stored);
+    }
+
+    /// Writes what the log keeps about itself.
+    pub(super) fn store_meta(&mut self, ending: Ending) {
+        let meta = Meta { store_id: self.store_id, end: self.end, last_at: self.last_at, ending };
+        let stored = store_value(&self.fs, &self.options.dir, &mut self.meta, &meta.encode());
+        self.stored(stored);
+    }
+
+    /// Makes a written value as durable as wanted; a failure costs duplicates after a crash, so it is no more than a warning.
+    fn stored(&mut self, stored: io::Result<(PathBuf, F::File)>) {
+        let result = stored.and_then(|(path, file)| self.make_durable(path, &file));
+        if let Err(error) = result {
+            self.counts.io_errors += 1;
+            tracing::warn!(path = %self.options.dir.display(), %error, "could not save a cursor");
+        }
+    }
+
+    pub(super) fn make_durable(&mut self, path: PathBuf, file: &F::File) -> io::Result<()> {
+        match self.options.sync {
+            SyncPolicy::Always => self.sync_file(file),
+            SyncPolicy::Interval(_) => {
+                self.mark_dirty(path);
+                Ok(())
+            }
+            SyncPolicy::Never => Ok(()),
+        }
+    }
+
+    pub(super) fn mark_dirty(&mut self, path: PathBuf) {
+        self.dirty.insert(path);
+        self.dirty_since.get_or_insert_with(Instant::now);
+    }
+
+    pub(super) fn sync_file(&mut self, file: &F::File) -> io::Result<()> {
+        let began = Instant::now();
+        let result = self.fs.sync(file);
+        let took = began.elapsed();
+        let stats = &mut self.counts.syncs;
+        stats.count += 1;
+        stats.failed += u64::from(result.is_err());
+        stats.total += took;
+        stats.longest = stats.longest.max(took);
+        result
+    }
+
+    /// Forces everything written to the disk.
+    pub(super) fn sync_dirty(&mut self) {
+        self.dirty_since = None;
+        for path in std::mem::take(&mut self.dirty) {
+            let active = self.active.take_if(|active| active.path == path);
+            let result = match &active {
+                // An error of a write is told to a file that was open then.
+                Some(active) => self.sync_file(&active.file),
+                None => self.fs.open(&path, Access::Read).and_then(|file| self.sync_file(&file)),
+            };
+            let is_active = active.is_some();
+            if is_active {
+                self.active = active;
+            }
+            match result {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    self.sync_failed(&path, &error);
+                    if is_active {
+                        // A second attempt on the same file would succeed without having written anything.
+                        self.abandon();
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn sync_failed(&mut self, path: &Path, error: &io::Error) {
+        self.counts.io_errors += 1;
+        tracing::warn!(path = %path.display(), %error,
+            "the disk failed to keep written samples; they are still sent, but a power cut now could lose them; check the disk");
+    }
+}
+
+/// Writes `value`, making the directory again where somebody removed it.
+pub(super) fn store_value<F: Fs>(fs: &F, dir: &Path, pair: &mut Pair, value: &[u8]) -> io::Result<(PathBuf, F::File)> {
+    let path = pair.next_path();
+    let file = match pair.store(fs, value) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs.create_dir_all(dir)?;
+            pair.store(fs, value)?
+        }
+        other => other?,
+    };
+    Ok((path, file))
+}
+
+/// What the files of an endpoint's cursor will take at most.
+pub(super) fn cursor_files(dir: &Path, name: &str, value_len: usize) -> impl Iterator<Item = (String, u64)> {
+    let size = blocks(pair::file_len(value_len));
+    pair::paths(&cursor_path(dir, name)).into_iter().filter_map(move |path| Some((file_name_of(&path)?, size)))
+}
+
+pub(super) fn meta_files(dir: &Path) -> impl Iterator<Item = (String, u64)> {
+    let size = blocks(pair::file_len(META_LEN));
+    pair::paths(&dir.join(META_NAME)).into_iter().filter_map(move |path| Some((file_name_of(&path)?, size)))
+}
+
+pub(super) const META_NAME: &str = "log";
+
+pub(super) fn file_name_of(path: &Path) -> Option<String> {
+    Some(path.file_name()?.to_str()?.to_owned())
+}

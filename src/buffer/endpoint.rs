@@ -1,0 +1,299 @@
+//! One endpoint's place in the log and the account of what became of its samples.
+//!
+//! The account always balances: everything between the endpoint's origin and its place is delivered, refused, expired,
+//! evicted, corrupt or on loan (`limbo`), and everything after its place is pending or lies in a hole. The log moves the
+//! place; nothing here reads or writes.
+//!
+//! Evicting what is on loan decides nothing yet: the loan's records move behind the place into `limbo`, and the
+//! acknowledgement, if it comes, says what they were. If the loan is given up, they were evicted.
+
+use std::path::PathBuf;
+
+use crate::model::Timestamp;
+
+use super::pair::Pair;
+use super::record::{ORDINAL_LIMIT, le_u16, le_u32, le_u64};
+use super::segment::Mark;
+use super::status::{Evicted, Fates, Ledger};
+
+/// Why the log gave samples up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// Room was needed.
+    Size,
+    /// They were older than wanted.
+    Age,
+    /// The disk could not be written and memory was full.
+    Memory,
+}
+
+impl Evicted {
+    /// Counts `samples` under `reason`.
+    pub(super) fn add(&mut self, reason: Reason, samples: u64) {
+        match reason {
+            Reason::Size => self.size += samples,
+            Reason::Age => self.age += samples,
+            Reason::Memory => self.memory += samples,
+        }
+    }
+}
+
+/// What became of an endpoint's samples up to its place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) fates: Fates,
+    pub(super) corrupt: u64,
+    pub(super) evicted: Evicted,
+}
+
+/// A record on loan.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LentRecord {
+    pub(super) after: Mark,
+    pub(super) samples: u64,
+    pub(super) at: Timestamp,
+    /// Where reading goes on after it: a segment's name and an offset; `None` for a record in memory.
+    pub(super) next: Option<Spot>,
+}
+
+/// An offset in a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Spot {
+    pub(super) first: u64,
+    pub(super) offset: u64,
+}
+
+/// What the last `next` gave out.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Loan {
+    pub(super) records: Vec<LentRecord>,
+    /// Why the log itself has given these records up meanwhile; they then count as `limbo`.
+    pub(super) given_up: Option<Reason>,
+}
+
+impl Loan {
+    fn samples(&self) -> u64 {
+        self.records.iter().map(|record| record.samples).sum()
+    }
+}
+
+/// One endpoint.
+pub(super) struct Endpoint {
+    pub(super) name: String,
+    /// Where its account begins, as the log's running count of samples.
+    pub(super) origin: u64,
+    /// Everything up to here is accounted for or in limbo.
+    pub(super) place: Mark,
+    /// Where in a segment the record after `place` is looked for first.
+    pub(super) spot: Option<Spot>,
+    pub(super) tally: Tally,
+    pub(super) loan: Option<Loan>,
+    /// The instant of the record after `place`.
+    pub(super) oldest_at: Option<Timestamp>,
+    /// The last position of the loan that was out when the process before ended: the first loan ends there too, so that
+    /// a request whose answer was never seen is made again as it was.
+    pub(super) resume_through: Option<u64>,
+    /// Where the cursor is kept.
+    pub(super) pair: Pair,
+}
+
+/// How many samples an acknowledgement did not account for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Acked {
+    /// It adds up.
+    Balanced,
+    /// The fates were fewer or more than what was lent.
+    Mismatch { lent: u64, accounted: u64 },
+    /// No such record is on loan.
+    NotLent,
+}
+
+impl Endpoint {
+    /// Samples on loan that the log has given up.
+    pub(super) fn limbo(&self) -> u64 {
+        self.loan.as_ref().filter(|loan| loan.given_up.is_some()).map_or(0, Loan::samples)
+    }
+
+    /// Moves the place to `to`; of the samples passed, `memory` were dropped from memory and `readable` were not lost.
+    pub(super) fn pass(&mut self, to: Mark, readable: u64, memory: u64) {
+        let passed = to.samples.saturating_sub(self.place.samples);
+        let lost = passed.saturating_sub(readable);
+        self.tally.evicted.memory += memory.min(lost);
+        self.tally.corrupt += lost.saturating_sub(memory);
+        self.place = to;
+    }
+
+    /// Makes the loan survive the loss of its records. `memory_before` tells how much of a range was dropped from memory.
+    pub(super) fn lift_loan(&mut self, reason: Reason, memory_within: impl Fn(Mark, Mark) -> u64) {
+        let Some(loan) = self.loan.as_mut().filter(|loan| loan.given_up.is_none()) else { return };
+        let Some(last) = loan.records.last().copied() else { return };
+        loan.given_up = Some(reason);
+        let readable = loan.samples();
+        let memory = memory_within(self.place, last.after);
+        self.pass(last.after, readable, memory);
+        self.spot = last.next;
+    }
+
+    /// The loan is over without an answer: what was given up of it is evicted, the rest is simply still there.
+    pub(super) fn end_loan(&mut self) {
+        if let Some(loan) = self.loan.take()
+            && let Some(reason) = loan.given_up
+        {
+            self.tally.evicted.add(reason, loan.samples());
+        }
+    }
+
+    /// Settles the loan's records up to `through`.
+    pub(super) fn settle(&mut self, through: u64, fates: Fates, memory_within: impl Fn(Mark, Mark) -> u64) -> Acked {
+        let Some(loan) = self.loan.as_mut() else { return Acked::NotLent };
+        let Some(index) = loan.records.iter().position(|record| record.after.seq == through) else {
+            return Acked::NotLent;
+        };
+        let rest = loan.records.split_off(index + 1);
+        let settled = std::mem::replace(&mut loan.records, rest);
+        let given_up = loan.given_up.is_some();
+        let next_at = loan.records.first().map(|record| record.at);
+        if loan.records.is_empty() {
+            self.loan = None;
+        }
+        let lent = settled.iter().map(|record| record.samples).sum();
+        let accounted = fates.total();
+        self.tally.fates.add(fates.clamped(lent));
+        self.tally.corrupt += lent.saturating_sub(accounted);
+        if !given_up && let Some(last) = settled.last() {
+            let memory = memory_within(self.place, last.after);
+            self.pass(last.after, lent, memory);
+            self.spot = last.next;
+            self.oldest_at = next_at;
+        }
+        if lent == accounted { Acked::Balanced } else { Acked::Mismatch { lent, accounted } }
+    }
+
+    /// The account; `ahead` is what lies after the place.
+    pub(super) fn ledger(&self, end: Mark, ahead: Ahead) -> Ledger {
+        let mut evicted = self.tally.evicted;
+        evicted.memory += ahead.memory;
+        Ledger {
+            appended: end.samples.saturating_sub(self.origin),
+            delivered: self.tally.fates.delivered,
+            refused: self.tally.fates.refused,
+            expired: self.tally.fates.expired,
+            evicted,
+            corrupt: self.tally.corrupt + ahead.corrupt,
+            pending: ahead.readable + self.limbo(),
+        }
+    }
+
+    /// What is kept on disk: the account as it must be read if this process ends now.
+    pub(super) fn encode(&self, store_id: u128) -> Vec<u8> {
+        let mut tally = self.tally;
+        if let Some(reason) = self.loan.as_ref().and_then(|loan| loan.given_up) {
+            tally.evicted.add(reason, self.limbo());
+        }
+        let lent = self.loan.as_ref().filter(|loan| loan.given_up.is_none()).and_then(|loan| loan.records.last());
+        let through = lent.map(|record| record.after.seq).or(self.resume_through).unwrap_or(0);
+        let mut out = Vec::with_capacity(Self::FIXED_LEN + self.name.len());
+        out.extend_from_slice(&store_id.to_le_bytes());
+        let numbers = [
+            self.origin,
+            self.place.seq,
+            self.place.samples,
+            through,
+            tally.fates.delivered,
+            tally.fates.refused,
+            tally.fates.expired,
+            tally.corrupt,
+            tally.evicted.size,
+            tally.evicted.age,
+            tally.evicted.memory,
+        ];
+        for number in numbers {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+        out.extend_from_slice(&u16::try_from(self.name.len()).unwrap_or(u16::MAX).to_le_bytes());
+        out.extend_from_slice(self.name.as_bytes());
+        out
+    }
+
+    pub(super) const FIXED_LEN: usize = 16 + 11 * 8 + 2;
+
+    /// The endpoint as its cursor says, or one that starts at `fresh` where there is no cursor of this name and store.
+    pub(super) fn from_cursor(name: String, pair: Pair, value: Option<&[u8]>, store_id: u128, fresh: Mark) -> Self {
+        let mut endpoint = Self {
+            name,
+            origin: fresh.samples,
+            place: fresh,
+            spot: None,
+            tally: Tally::default(),
+            loan: None,
+            oldest_at: None,
+            resume_through: None,
+            pair,
+        };
+        let Some(value) = value.filter(|value| Self::is_cursor_of(value, store_id, &endpoint.name)) else {
+            return endpoint;
+        };
+        let number = |index: usize| le_u64(value, 16 + index * 8);
+        let place = Mark { seq: number(1), samples: number(2) };
+        let tally = Tally {
+            fates: Fates { delivered: number(4), refused: number(5), expired: number(6) },
+            corrupt: number(7),
+            evicted: Evicted { size: number(8), age: number(9), memory: number(10) },
+        };
+        let accounted = (4..=10).try_fold(number(0), |sum, index| sum.checked_add(number(index)));
+        // The checksum fits, so only a bug of ours could have written an account that does not balance.
+        if accounted == Some(place.samples) && place.seq < ORDINAL_LIMIT && place.samples < ORDINAL_LIMIT {
+            endpoint.origin = number(0);
+            endpoint.place = place;
+            endpoint.tally = tally;
+            endpoint.resume_through = Some(number(3)).filter(|through| *through > place.seq);
+        } else {
+            tracing::error!(endpoint = %endpoint.name, "BUG: the cursor does not balance; starting at the oldest sample");
+        }
+        endpoint
+    }
+
+    fn is_cursor_of(value: &[u8], store_id: u128, name: &str) -> bool {
+        value.len() == Self::FIXED_LEN + name.len()
+            && value[..16] == store_id.to_le_bytes()
+            && usize::from(le_u16(value, Self::FIXED_LEN - 2)) == name.len()
+            && value[Self::FIXED_LEN..] == *name.as_bytes()
+    }
+}
+
+/// The place a cursor file names, whoever's it is: the log must not reuse positions it has passed.
+pub(super) fn place_of_cursor(value: &[u8], store_id: u128) -> Option<Mark> {
+    let ours = value.len() >= Endpoint::FIXED_LEN && value[..16] == store_id.to_le_bytes();
+    let mark = Mark { seq: ours.then(|| le_u64(value, 24))?, samples: le_u64(value, 32) };
+    (mark.seq < ORDINAL_LIMIT && mark.samples < ORDINAL_LIMIT).then_some(mark)
+}
+
+/// What lies after an endpoint's place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ahead {
+    pub(super) readable: u64,
+    pub(super) corrupt: u64,
+    pub(super) memory: u64,
+}
+
+/// The file an endpoint's cursor is kept in: its name as far as a file may be called so, and a checksum that keeps two
+/// names apart that look alike then.
+pub(super) fn cursor_path(dir: &std::path::Path, name: &str) -> PathBuf {
+    dir.join(format!("cursor-{}", safe_file_name(name)))
+}
+
+/// Longest part of a name that stands in a file name readably; with prefix, checksum and suffix far below 255 bytes.
+const READABLE_MAX: usize = 64;
+
+/// `name` as part of a file name.
+pub(super) fn safe_file_name(name: &str) -> String {
+    let readable: String = name
+        .chars()
+        .take(READABLE_MAX)
+        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '_' })
+        .collect();
+    // Two different checksums of the same bytes make 64 bits.
+    let forward = crc32c::crc32c(name.as_bytes());
+    let seeded = crc32c::crc32c_append(le_u32(b"name", 0), format!("{}{name}", name.len()).as_bytes());
+    format!("{readable}-{forward:08x}{seeded:08x}")
+}

@@ -1,0 +1,314 @@
+//! The log: an ordered sequence of snapshots in segments, one place in it for each endpoint, all bounds kept.
+//!
+//! Synchronous and single-threaded; time is handed in. The truth is the segment files: the cursors only say how far each
+//! endpoint is, and losing one costs duplicates, never samples. Opening reads one footer a segment, and whole files only
+//! where a process ended without one.
+//!
+//! It never appends to a file of an earlier process, never repairs a file, and never fails because of what it finds in one.
+//! Writing is in `append.rs`, reading in `read.rs`; this file holds what both share.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::model::{Interner, Timestamp};
+
+use super::append::Active;
+use super::durable::Ending;
+use super::endpoint::{Acked, Ahead, Endpoint};
+use super::fs::Fs;
+use super::pair::Pair;
+use super::read::Reader;
+use super::record::Footer;
+use super::ring::Ring;
+use super::segment::{Cause, FILE_HEADER_LEN, Hole, Mark, Segment, file_name};
+use super::status::{EndpointStatus, Fates, Status, SyncStats};
+use super::{Position, SyncPolicy};
+
+/// What is accounted as one unit of disk.
+pub(super) const BLOCK_BYTES: u64 = 4096;
+/// The lock file and the directories, in blocks.
+const FIXED_BLOCKS: u64 = 4;
+/// Segment sizes: small enough that evicting one loses little of a small buffer, large enough to define series seldom.
+const SEGMENT_MIN_BYTES: u64 = 256 << 10;
+const SEGMENT_USUAL_MAX_BYTES: u64 = 4 << 20;
+const SEGMENTS_WANTED: u64 = 64;
+/// Memory for snapshots while the disk cannot be written.
+const RING_BYTES: usize = 1 << 20;
+/// What the log is told.
+#[derive(Clone, Debug)]
+pub(super) struct LogOptions {
+    /// The directory of this format version.
+    pub(super) dir: PathBuf,
+    pub(super) max_bytes: u64,
+    pub(super) max_age: Option<Duration>,
+    pub(super) sync: SyncPolicy,
+    pub(super) endpoints: Vec<String>,
+    pub(super) segment_bytes: u64,
+    pub(super) ring_bytes: usize,
+}
+
+impl LogOptions {
+    pub(super) fn new(options: super::Options) -> Self {
+        Self {
+            dir: options.path.join("v1"),
+            max_bytes: options.max_bytes,
+            max_age: options.max_age,
+            sync: options.sync,
+            endpoints: options.endpoints,
+            segment_bytes: (options.max_bytes / SEGMENTS_WANTED).clamp(SEGMENT_MIN_BYTES, SEGMENT_USUAL_MAX_BYTES),
+            ring_bytes: RING_BYTES,
+        }
+    }
+}
+
+/// Counts since start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) append_errors: u64,
+    pub(super) append_errors_samples: u64,
+    pub(super) io_errors: u64,
+    pub(super) torn_tail_bytes: u64,
+    pub(super) syncs: SyncStats,
+}
+
+/// Whether the buffer being full has been said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fullness {
+    Roomy,
+    Full,
+}
+
+/// The log.
+pub(super) struct Log<F: Fs> {
+    pub(super) fs: F,
+    pub(super) lock: Option<F::Lock>,
+    pub(super) options: LogOptions,
+    pub(super) store_id: u128,
+    /// In order; the last is being written when `active` is there.
+    pub(super) segments: VecDeque<Segment>,
+    /// Lost samples that lie in no segment's range.
+    pub(super) between: Vec<Hole>,
+    pub(super) active: Option<Active<F>>,
+    pub(super) ring: Ring,
+    /// After the last position given out.
+    pub(super) end: Mark,
+    pub(super) last_at: Option<Timestamp>,
+    pub(super) meta: Pair,
+    pub(super) endpoints: Vec<Endpoint>,
+    /// One for each endpoint.
+    pub(super) readers: Vec<Option<Reader<F>>>,
+    pub(super) interner: Interner,
+    /// Bytes, in blocks, of the files that are not segments, by name; for those to come what they will take.
+    pub(super) small: BTreeMap<String, u64>,
+    /// Files written since they were last forced to the disk.
+    pub(super) dirty: BTreeSet<PathBuf>,
+    pub(super) dirty_since: Option<Instant>,
+    pub(super) fullness: Fullness,
+    pub(super) unclean_start: bool,
+    pub(super) counts: Counts,
+}
+
+/// Bytes as the disk takes them.
+pub(super) fn blocks(bytes: u64) -> u64 {
+    bytes.div_ceil(BLOCK_BYTES) * BLOCK_BYTES
+}
+
+/// Lost samples between two places.
+pub(super) fn lost_within<'a>(holes: impl Iterator<Item = &'a Hole>, from: u64, to: u64) -> (u64, u64) {
+    holes.fold((0, 0), |(damage, memory), hole| match hole.cause {
+        Cause::Damage => (damage + hole.within(from, to), memory),
+        Cause::Memory => (damage, memory + hole.within(from, to)),
+    })
+}
+
+impl<F: Fs> Log<F> {
+    /// Bytes on disk, those reserved for the files it must be able to write included.
+    pub(super) fn used_bytes(&self) -> u64 {
+        let segments: u64 = self.segments.iter().map(|segment| blocks(segment.file_len)).sum();
+        FIXED_BLOCKS * BLOCK_BYTES + self.small.values().sum::<u64>() + segments
+    }
+
+    pub(super) fn segment_path(&self, first: u64) -> PathBuf {
+        self.options.dir.join(file_name(first))
+    }
+
+    /// Samples lost between two places: those the disk lost, those memory dropped.
+    pub(super) fn lost(&self, from: Mark, to: Mark) -> (u64, u64) {
+        lost_of(&self.segments, &self.between, &self.ring, from, to)
+    }
+
+    fn ahead(&self, place: Mark) -> Ahead {
+        let on_disk: u64 = self.segments.iter().map(|segment| segment.readable_after(place.samples)).sum();
+        let (corrupt, memory) = self.lost(place, Mark { seq: u64::MAX, samples: u64::MAX });
+        Ahead { readable: on_disk + self.ring.samples_after(place.samples), corrupt, memory }
+    }
+
+    /// Settles what an endpoint was given, up to `through`.
+    pub(super) fn ack(&mut self, index: usize, through: u64, fates: Fates) {
+        let Self { endpoints, segments, between, ring, .. } = self;
+        let Some(endpoint) = endpoints.get_mut(index) else { return };
+        let acked = endpoint.settle(through, fates, |from, to| lost_of(segments, between, ring, from, to).1);
+        let name = &endpoint.name;
+        match acked {
+            Acked::Balanced => {}
+            Acked::Mismatch { lent, accounted } => {
+                tracing::error!(endpoint = %name, lent, accounted, "BUG: an acknowledgement does not add up");
+            }
+            Acked::NotLent => {
+                tracing::error!(endpoint = %name, through, "BUG: an acknowledgement of what was not given out");
+                return;
+            }
+        }
+        if endpoint.oldest_at.is_none() || endpoint.loan.is_none() {
+            self.find_oldest(index);
+        }
+        self.store_cursor(index);
+        self.remove_passed();
+    }
+
+    /// Removes segments every endpoint has passed.
+    pub(super) fn remove_passed(&mut self) {
+        let passed = self.endpoints.iter().map(|endpoint| endpoint.place.seq).min().unwrap_or(u64::MAX);
+        loop {
+            let sealed = self.segments.len() > usize::from(self.active.is_some());
+            if !sealed || self.segments.front().is_none_or(|segment| segment.end.seq > passed) {
+                break;
+            }
+            if let Err(error) = self.remove_front() {
+                tracing::warn!(path = %self.options.dir.display(), %error, "could not remove a segment that was delivered");
+                break;
+            }
+        }
+        let passed = self.endpoints.iter().map(|endpoint| endpoint.place.samples).min().unwrap_or(u64::MAX);
+        self.between.retain(|hole| hole.end > passed);
+    }
+
+    /// Removes the oldest segment's file and forgets it; endpoints must have passed it.
+    pub(super) fn remove_front(&mut self) -> io::Result<()> {
+        let Some(first) = self.segments.front().map(|segment| segment.first) else { return Ok(()) };
+        // Without this, an empty directory would not know how far the log had come.
+        self.store_meta(Ending::Open);
+        for reader in &mut self.readers {
+            // An open file keeps its blocks.
+            reader.take_if(|reader| reader.first == first);
+        }
+        match self.fs.remove(&self.segment_path(first)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                self.counts.io_errors += 1;
+                return Err(error);
+            }
+            _ => {}
+        }
+        self.segments.pop_front();
+        self.interner.forget_unused();
+        Ok(())
+    }
+
+    /// When [`Log::tick`] has something to do.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let sync_at = match self.options.sync {
+            SyncPolicy::Interval(interval) => self.dirty_since.and_then(|since| since.checked_add(interval)),
+            SyncPolicy::Always | SyncPolicy::Never => None,
+        };
+        sync_at.into_iter().chain(self.ring.retry_at()).min()
+    }
+
+    /// Does what is due: forces written bytes to the disk, tries the disk again.
+    pub(super) fn tick(&mut self, now: Instant) {
+        if self.ring.retry_at().is_some_and(|at| at <= now) {
+            self.drain_ring(now);
+        }
+        if let SyncPolicy::Interval(interval) = self.options.sync
+            && self.dirty_since.is_some_and(|since| now.saturating_duration_since(since) >= interval)
+        {
+            self.sync_dirty();
+        }
+    }
+
+    /// Ends in order: everything durable, the next start finds a footer and knows that nothing is missing.
+    pub(super) fn close(&mut self, now: Instant) {
+        self.drain_ring(now);
+        let behind = self.endpoints.iter().map(|endpoint| endpoint.place.seq).min().unwrap_or(u64::MAX);
+        let samples = self.ring.samples_after(behind);
+        if samples > 0 {
+            tracing::error!(path = %self.options.dir.display(), samples,
+                "samples that could not be written to disk end with this process; check space, permissions and mount");
+        }
+        self.seal();
+        for index in 0..self.endpoints.len() {
+            self.store_cursor(index);
+        }
+        self.store_meta(Ending::Closed);
+        if self.options.sync != SyncPolicy::Never {
+            self.sync_dirty();
+        }
+        self.remove_passed_without_meta();
+        self.lock = None;
+    }
+
+    /// As the last act: what every endpoint has passed need not be read by the next process.
+    fn remove_passed_without_meta(&mut self) {
+        let passed = self.endpoints.iter().map(|endpoint| endpoint.place.seq).min().unwrap_or(u64::MAX);
+        while let Some(segment) = self.segments.front().filter(|segment| segment.end.seq <= passed) {
+            let path = self.segment_path(segment.first);
+            if self.fs.remove(&path).is_err() {
+                break;
+            }
+            self.segments.pop_front();
+        }
+    }
+
+    /// The numbers now.
+    pub(super) fn status(&self) -> Status {
+        Status {
+            used_bytes: self.used_bytes(),
+            max_bytes: self.options.max_bytes,
+            free_bytes: self.fs.free_bytes(&self.options.dir).ok(),
+            segments: self.segments.len(),
+            tail: (self.end.seq > 0).then_some(Position(self.end.seq)),
+            last_at: self.last_at,
+            append_errors_total: self.counts.append_errors,
+            append_errors_samples_total: self.counts.append_errors_samples,
+            io_errors_total: self.counts.io_errors,
+            held_in_memory_samples: self.ring.samples_after(0),
+            degraded: !self.ring.is_idle(),
+            unclean_start: self.unclean_start,
+            torn_tail_bytes: self.counts.torn_tail_bytes,
+            syncs: self.counts.syncs,
+            endpoints: self.endpoints.iter().map(|endpoint| self.endpoint_status(endpoint)).collect(),
+        }
+    }
+
+    fn endpoint_status(&self, endpoint: &Endpoint) -> EndpointStatus {
+        let lent = endpoint.loan.as_ref().and_then(|loan| loan.records.first());
+        let limbo_records =
+            endpoint.loan.as_ref().filter(|loan| loan.given_up.is_some()).map_or(0, |l| l.records.len());
+        EndpointStatus {
+            name: endpoint.name.clone(),
+            ledger: endpoint.ledger(self.end, self.ahead(endpoint.place)),
+            acked: Position(endpoint.place.seq),
+            pending_records: self.end.seq.saturating_sub(endpoint.place.seq) + limbo_records as u64,
+            pending_bytes: self.segments.iter().map(|segment| bytes_after(segment, endpoint)).sum(),
+            oldest_pending_at: lent.map(|record| record.at).or(endpoint.oldest_at),
+        }
+    }
+}
+
+fn bytes_after(segment: &Segment, endpoint: &Endpoint) -> u64 {
+    if segment.end.seq <= endpoint.place.seq {
+        return 0;
+    }
+    let from = endpoint.spot.filter(|spot| spot.first == segment.first).map_or(FILE_HEADER_LEN, |spot| spot.offset);
+    segment.len.saturating_sub(from)
+}
+
+pub(super) fn lost_of(segments: &VecDeque<Segment>, between: &[Hole], ring: &Ring, from: Mark, to: Mark) -> (u64, u64) {
+    let gap = ring.gap().map(|gap| gap.hole());
+    let holes = between.iter().chain(segments.iter().flat_map(|segment| &segment.holes)).chain(gap.as_ref());
+    lost_within(holes, from.samples, to.samples)
+}
+
+/// Bytes a segment is sure to need besides its records.
+pub(super) const SEGMENT_OVERHEAD_BYTES: u64 = FILE_HEADER_LEN + Footer::RECORD_LEN as u64;

@@ -1,0 +1,292 @@
+//! Opening: from whatever lies in the directory to a log whose account balances.
+//!
+//! The segments are lined up by position; what is missing between two of them, before the first or after the last is
+//! found by subtraction and counted. Only files that are named as ours and hold not one readable record are removed.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::path::Path;
+
+use crate::model::Interner;
+
+use super::OpenError;
+use super::durable::{Ending, META_NAME, Meta, cursor_files, file_name_of, meta_files, new_store_id};
+use super::endpoint::{Endpoint, Reason, cursor_path, place_of_cursor};
+use super::fs::{Access, Entry, EntryKind, Fs, Locking};
+use super::log::blocks;
+use super::log::{Counts, Fullness, Log, LogOptions};
+use super::pair::Pair;
+use super::record::ORDINAL_LIMIT;
+use super::ring::Ring;
+use super::segment::{Cause, Claim, FileHeader, Hole, Mark, Recovered, Segment};
+use super::segment::{file_name, parse_name, read_file_header, recover};
+
+/// What the directory's segments are.
+struct Found {
+    segments: VecDeque<Segment>,
+    between: Vec<Hole>,
+    torn_bytes: u64,
+    /// The highest name that is taken by a file we do not touch.
+    taken: u64,
+}
+
+impl Found {
+    /// Positions go on after `first`; names nobody ever reaches by counting are no reason to jump there.
+    fn take_name(&mut self, first: u64) {
+        if first < ORDINAL_LIMIT / 2 {
+            self.taken = self.taken.max(first);
+        }
+    }
+}
+
+impl<F: Fs> Log<F> {
+    /// Opens the log in `options.dir`, making it where there is none.
+    ///
+    /// # Errors
+    /// When the directory cannot be made, locked or listed. Never because of a file's content.
+    pub(super) fn open(fs: F, options: LogOptions) -> Result<Self, OpenError> {
+        let dir = options.dir.clone();
+        let unusable = |source: io::Error| OpenError::Unusable { path: dir.clone(), source };
+        fs.create_dir_all(&options.dir).map_err(unusable)?;
+        let lock = match fs.lock(&options.dir.join("lock")).map_err(unusable)? {
+            Locking::Held(lock) => lock,
+            Locking::InUse { pid } => return Err(OpenError::InUse { path: dir.clone(), pid }),
+        };
+        let entries = fs.list(&options.dir).map_err(unusable)?;
+        let loaded = Pair::load(&fs, options.dir.join(META_NAME));
+        let meta = loaded.value.as_deref().and_then(Meta::decode);
+        if meta.is_none() && loaded.damaged.is_some() {
+            tracing::warn!(path = %dir.display(), "the buffer's own notes are damaged; reading the segments instead");
+        }
+        let store_id = meta.map(|meta| meta.store_id).or_else(|| store_id_of(&fs, &options.dir, &entries));
+        let is_new = meta.is_none() && store_id.is_none();
+        let store_id = store_id.unwrap_or_else(new_store_id);
+        let found = find_segments(&fs, &options.dir, &entries, store_id);
+        let small = small_files(&options, &entries);
+        let mut log = Self {
+            fs,
+            lock: Some(lock),
+            store_id,
+            end: Mark { seq: found.taken, samples: 0 },
+            last_at: found.segments.iter().map(|segment| segment.newest_at).max().max(meta.and_then(|m| m.last_at)),
+            segments: found.segments,
+            between: found.between,
+            active: None,
+            ring: Ring::new(options.ring_bytes),
+            meta: loaded.pair,
+            endpoints: Vec::new(),
+            readers: Vec::new(),
+            interner: Interner::default(),
+            small,
+            dirty: BTreeSet::new(),
+            dirty_since: None,
+            fullness: Fullness::Roomy,
+            unclean_start: !is_new && meta.is_none_or(|meta| meta.ending == Ending::Open),
+            counts: Counts { torn_tail_bytes: found.torn_bytes, ..Counts::default() },
+            options,
+        };
+        log.load_endpoints(&entries, meta);
+        log.settle_in();
+        Ok(log)
+    }
+
+    /// Reads the cursors and finds the log's end: no position that any file has seen is given out again.
+    fn load_endpoints(&mut self, entries: &[Entry], meta: Option<Meta>) {
+        let dir = self.options.dir.clone();
+        let bases: BTreeSet<_> = entries
+            .iter()
+            .filter(|entry| entry.name.starts_with("cursor-"))
+            .map(|entry| dir.join(&entry.name).with_extension(""))
+            .collect();
+        let names = self.options.endpoints.clone();
+        let ours: BTreeSet<_> = names.iter().map(|name| cursor_path(&dir, name)).collect();
+        let mut places = Vec::new();
+        for base in &bases {
+            let value = Pair::load(&self.fs, base.clone()).value;
+            places.extend(value.as_deref().and_then(|value| place_of_cursor(value, self.store_id)));
+            if !ours.contains(base) {
+                tracing::info!(cursor = %base.display(), "the cursor of an endpoint that is not configured is left alone");
+            }
+        }
+        let last = self.segments.back().map(|segment| segment.end);
+        for mark in places.into_iter().chain(last).chain(meta.map(|meta| meta.end)) {
+            self.end = Mark { seq: self.end.seq.max(mark.seq), samples: self.end.samples.max(mark.samples) };
+        }
+        let fresh = self.segments.front().map_or(self.end, Segment::before);
+        for name in names {
+            let loaded = Pair::load(&self.fs, cursor_path(&dir, &name));
+            if loaded.value.is_none() && loaded.damaged.is_some() {
+                tracing::warn!(endpoint = %name, "the cursor is damaged; sending again from the oldest sample");
+            }
+            let value = loaded.value.as_deref();
+            self.endpoints.push(Endpoint::from_cursor(name, loaded.pair, value, self.store_id, fresh));
+            self.readers.push(None);
+        }
+    }
+
+    /// Counts what is missing, keeps the bounds, and says that the log is in use.
+    fn settle_in(&mut self) {
+        if let Some(first) = self.segments.front().map(Segment::before) {
+            for endpoint in self.endpoints.iter_mut().filter(|endpoint| endpoint.place.samples < first.samples) {
+                tracing::error!(endpoint = %endpoint.name, samples = first.samples - endpoint.place.samples,
+                    "samples this endpoint waited for are not in the buffer any more");
+                endpoint.pass(first, 0, 0);
+            }
+        }
+        let last = self.segments.back().map_or(0, |segment| segment.end.samples);
+        let start = self.endpoints.iter().map(|endpoint| endpoint.place.samples).min().unwrap_or(0).max(last);
+        if start < self.end.samples {
+            self.between.push(Hole { start, end: self.end.samples, cause: Cause::Damage });
+        }
+        self.store_meta(Ending::Open);
+        while self.used_bytes() > self.options.max_bytes {
+            if !matches!(self.evict_oldest(Reason::Size), Ok(true)) {
+                tracing::warn!(path = %self.options.dir.display(), "the buffer cannot be brought below max_bytes");
+                break;
+            }
+        }
+        self.remove_passed();
+        for index in 0..self.endpoints.len() {
+            self.find_oldest(index);
+            self.store_cursor(index);
+        }
+        if self.endpoints.is_empty() {
+            self.between.clear();
+        }
+        tracing::info!(path = %self.options.dir.display(), segments = self.segments.len(), used_bytes = self.used_bytes(),
+            unclean = self.unclean_start, "buffer opened");
+    }
+}
+
+/// The store's id from a segment, where the log's own notes are gone.
+fn store_id_of<F: Fs>(fs: &F, dir: &Path, entries: &[Entry]) -> Option<u128> {
+    let mut names: Vec<u64> = entries.iter().filter_map(|entry| parse_name(&entry.name)).collect();
+    names.sort_unstable();
+    names.into_iter().rev().find_map(|first| {
+        let file = fs.open(&dir.join(file_name(first)), Access::Read).ok()?;
+        match read_file_header(fs, &file) {
+            Ok(FileHeader::Ours { store_id }) => Some(store_id),
+            _ => None,
+        }
+    })
+}
+
+fn find_segments<F: Fs>(fs: &F, dir: &Path, entries: &[Entry], store_id: u128) -> Found {
+    let mut names: Vec<(u64, EntryKind)> =
+        entries.iter().filter_map(|entry| Some((parse_name(&entry.name)?, entry.kind))).collect();
+    names.sort_unstable_by_key(|(first, _)| *first);
+    let mut found = Found { segments: VecDeque::new(), between: Vec::new(), torn_bytes: 0, taken: 0 };
+    for (first, kind) in names {
+        if kind == EntryKind::Other {
+            found.take_name(first);
+            continue;
+        }
+        let claim = Claim { store_id, first, limit: u64::MAX };
+        match look_at(fs, dir, claim) {
+            Look::Segment(segment, torn_bytes) => {
+                found.torn_bytes += torn_bytes;
+                line_up(fs, dir, store_id, &mut found, segment);
+            }
+            Look::Useless(torn_bytes) => {
+                found.torn_bytes += torn_bytes;
+                remove_useless(fs, &dir.join(file_name(first)), torn_bytes);
+            }
+            Look::NotOurs => found.take_name(first),
+        }
+    }
+    for index in 1..found.segments.len() {
+        let (start, end) = (found.segments[index - 1].end.samples, found.segments[index].start);
+        if start < end {
+            found.between.push(Hole { start, end, cause: Cause::Damage });
+        }
+    }
+    found
+}
+
+enum Look {
+    Segment(Segment, u64),
+    /// Not one record, and this many bytes that are none.
+    Useless(u64),
+    /// Of a later version, of another store, or unreadable: left alone.
+    NotOurs,
+}
+
+fn look_at<F: Fs>(fs: &F, dir: &Path, claim: Claim) -> Look {
+    let path = dir.join(file_name(claim.first));
+    let look = || {
+        let file = fs.open(&path, Access::Read)?;
+        match read_file_header(fs, &file)? {
+            FileHeader::Later => Ok(Look::NotOurs),
+            FileHeader::Ours { store_id } if store_id != claim.store_id => Ok(Look::NotOurs),
+            FileHeader::Ours { .. } | FileHeader::Damaged => Ok(match recover(fs, &file, claim)? {
+                Recovered::Segment { segment, torn_bytes } => Look::Segment(segment, torn_bytes),
+                Recovered::Nothing { torn_bytes } => Look::Useless(torn_bytes),
+            }),
+        }
+    };
+    match look() {
+        Ok(Look::NotOurs) => {
+            tracing::warn!(path = %path.display(), "a segment of another version or buffer is left alone");
+            Look::NotOurs
+        }
+        Ok(look) => look,
+        Err(error) => {
+            let error: io::Error = error;
+            tracing::error!(path = %path.display(), %error, "a segment cannot be read; its samples are lost");
+            Look::NotOurs
+        }
+    }
+}
+
+/// Adds `segment` after those before it; where a record stands in two segments (its first writing was in doubt), the later
+/// one has it.
+fn line_up<F: Fs>(fs: &F, dir: &Path, store_id: u128, found: &mut Found, segment: Segment) {
+    while let Some(last) = found.segments.back().filter(|last| last.end.seq >= segment.first) {
+        let first = last.first;
+        found.segments.pop_back();
+        if let Look::Segment(shorter, _) = look_at(fs, dir, Claim { store_id, first, limit: segment.first }) {
+            found.segments.push_back(shorter);
+            break;
+        }
+        remove_useless(fs, &dir.join(file_name(first)), 0);
+    }
+    let last = found.segments.back().map_or(0, |last| last.end.samples);
+    if segment.start < last {
+        tracing::error!(segment = segment.first, "a segment contradicts the one before it and is left alone");
+        found.take_name(segment.end.seq);
+    } else {
+        found.segments.push_back(segment);
+    }
+}
+
+fn remove_useless<F: Fs>(fs: &F, path: &Path, bytes: u64) {
+    tracing::warn!(path = %path.display(), bytes, "removing a segment without a readable record");
+    if let Err(error) = fs.remove(path) {
+        tracing::warn!(path = %path.display(), %error, "could not remove it");
+    }
+}
+
+/// What the files that are not segments take, with room for those every endpoint will need.
+fn small_files(options: &LogOptions, entries: &[Entry]) -> BTreeMap<String, u64> {
+    let mut small: BTreeMap<String, u64> = entries
+        .iter()
+        .filter(|entry| entry.kind == EntryKind::File)
+        .filter(|entry| ["cursor-", "state-", "log."].iter().any(|prefix| entry.name.starts_with(prefix)))
+        .map(|entry| (entry.name.clone(), blocks(entry.len)))
+        .collect();
+    let needed = options
+        .endpoints
+        .iter()
+        .flat_map(|name| cursor_files(&options.dir, name, Endpoint::FIXED_LEN + name.len()))
+        .chain(meta_files(&options.dir));
+    for (name, bytes) in needed {
+        let size = small.entry(name).or_default();
+        *size = bytes.max(*size);
+    }
+    small
+}
+
+/// Sizes of the two files of a state, for [`Log::used_bytes`].
+pub(super) fn name_and_blocks(path: &Path, len: u64) -> Option<(String, u64)> {
+    Some((file_name_of(path)?, blocks(len)))
+}

@@ -1,0 +1,54 @@
+//! Small values that sources keep with the buffer: counters that must not start anew, a position in an event stream.
+//!
+//! A value is replaced as a whole, in place, and reads as absent when it is damaged. It counts towards `max_bytes`.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::durable::store_value;
+use super::endpoint::{Reason, safe_file_name};
+use super::fs::Fs;
+use super::log::Log;
+use super::open::name_and_blocks;
+use super::pair::{self, Pair, VALUE_MAX_BYTES};
+
+impl<F: Fs> Log<F> {
+    fn state_base(&self, name: &str) -> PathBuf {
+        self.options.dir.join(format!("state-{}", safe_file_name(name)))
+    }
+
+    /// Replaces the value called `name`.
+    ///
+    /// # Errors
+    /// When it is longer than 16 MiB, does not fit into `max_bytes`, or the file system says no; the value before is kept.
+    pub(super) fn save_state(&mut self, name: &str, value: &[u8]) -> io::Result<()> {
+        if value.len() > VALUE_MAX_BYTES {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the state is longer than 16 MiB"));
+        }
+        let mut pair = Pair::load(&self.fs, self.state_base(name)).pair;
+        let target = name_and_blocks(&pair.next_path(), pair::file_len(value.len()));
+        let Some((file, size)) = target else { return Err(io::ErrorKind::InvalidFilename.into()) };
+        let known = self.small.get(&file).copied().unwrap_or(0);
+        let growth = size.saturating_sub(known);
+        if growth > 0 && self.options.max_bytes < self.used_without_segments() + growth {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "the state does not fit into max_bytes"));
+        }
+        while growth > 0 && self.used_bytes() + growth > self.options.max_bytes {
+            if !self.evict_oldest(Reason::Size)? {
+                return Err(io::Error::new(io::ErrorKind::StorageFull, "the state does not fit into max_bytes"));
+            }
+        }
+        self.small.insert(file, known.max(size));
+        let (path, file) = store_value(&self.fs, &self.options.dir, &mut pair, value)?;
+        self.make_durable(path, &file)
+    }
+
+    /// The value called `name`.
+    pub(super) fn load_state(&self, name: &str) -> Option<Vec<u8>> {
+        let loaded = Pair::load(&self.fs, self.state_base(name));
+        if loaded.value.is_none() && loaded.damaged.is_some() {
+            tracing::warn!(state = name, "a saved state is damaged and starts anew");
+        }
+        loaded.value
+    }
+}

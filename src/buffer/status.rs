@@ -1,0 +1,151 @@
+//! What the buffer tells about itself: numbers, no behaviour.
+
+use std::time::Duration;
+
+use crate::model::Timestamp;
+
+use super::Position;
+
+/// What became of acknowledged samples.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fates {
+    /// The receiver has them.
+    pub delivered: u64,
+    /// The receiver will never take them.
+    pub refused: u64,
+    /// Older than the endpoint wants, so never sent.
+    pub expired: u64,
+}
+
+impl Fates {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.delivered.saturating_add(self.refused).saturating_add(self.expired)
+    }
+
+    pub(super) fn add(&mut self, more: Self) {
+        self.delivered += more.delivered;
+        self.refused += more.refused;
+        self.expired += more.expired;
+    }
+
+    /// At most `limit` in total; what is too much comes off the delivered first.
+    pub(super) fn clamped(self, limit: u64) -> Self {
+        let refused = self.refused.min(limit);
+        let expired = self.expired.min(limit - refused);
+        Self { delivered: self.delivered.min(limit - refused - expired), refused, expired }
+    }
+}
+
+/// Samples the buffer gave up itself, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Evicted {
+    /// `max_bytes` or a full disk left no room.
+    pub size: u64,
+    /// Older than `max_age`.
+    pub age: u64,
+    /// The disk could not be written and memory was full.
+    pub memory: u64,
+}
+
+impl Evicted {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.size + self.age + self.memory
+    }
+}
+
+/// Where every sample of an endpoint went. In samples; survives restarts and crashes.
+///
+/// `appended = delivered + refused + expired + evicted + corrupt + pending`, always. `pending` is counted from what is
+/// there, `appended` from the log's running count: they are not computed from one another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// All samples meant for this endpoint, since its name was first seen.
+    pub appended: u64,
+    /// The receiver has them.
+    pub delivered: u64,
+    /// The receiver will never take them.
+    pub refused: u64,
+    /// Older than the endpoint wants, so never sent.
+    pub expired: u64,
+    /// The buffer gave them up.
+    pub evicted: Evicted,
+    /// The disk does not give them back.
+    pub corrupt: u64,
+    /// Still there, or on their way.
+    pub pending: u64,
+}
+
+impl Ledger {
+    /// Whether every sample is accounted for.
+    pub fn balances(&self) -> bool {
+        let out = self.delivered + self.refused + self.expired + self.evicted.total() + self.corrupt;
+        self.appended == out + self.pending
+    }
+}
+
+/// One endpoint's view.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointStatus {
+    /// Its configured name.
+    pub name: String,
+    /// Where its samples went.
+    pub ledger: Ledger,
+    /// Everything up to here is accounted for.
+    pub acked: Position,
+    /// Positions after that, those found damaged included.
+    pub pending_records: u64,
+    /// Bytes on disk after that, definitions included.
+    pub pending_bytes: u64,
+    /// The instant of the oldest snapshot that is not accounted for.
+    pub oldest_pending_at: Option<Timestamp>,
+}
+
+/// What forcing bytes to the disk cost, since start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SyncStats {
+    /// How often.
+    pub count: u64,
+    /// How often it failed.
+    pub failed: u64,
+    /// Time spent in all.
+    pub total: Duration,
+    /// The longest.
+    pub longest: Duration,
+}
+
+/// The state of the buffer after some command; a value, never updated in place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Bytes on disk, in blocks of 4096, every file of the buffer included.
+    pub used_bytes: u64,
+    /// What `used_bytes` never passes.
+    pub max_bytes: u64,
+    /// Free bytes of the file system, where it tells.
+    pub free_bytes: Option<u64>,
+    /// Files of the log.
+    pub segments: usize,
+    /// The last position given out.
+    pub tail: Option<Position>,
+    /// The newest instant ever appended, also before the last restart.
+    pub last_at: Option<Timestamp>,
+    /// Appends that could not be kept at all, since start: too large for the buffer.
+    pub append_errors_total: u64,
+    /// Samples of appends that could not be kept at all, since start; in no ledger, because their append failed.
+    pub append_errors_samples_total: u64,
+    /// Failed operations on files, since start.
+    pub io_errors_total: u64,
+    /// Samples only in memory, because the disk cannot be written.
+    pub held_in_memory_samples: u64,
+    /// Whether appends go to memory only.
+    pub degraded: bool,
+    /// Whether the process before ended without closing the buffer.
+    pub unclean_start: bool,
+    /// Bytes found at start behind the last good record of a segment.
+    pub torn_tail_bytes: u64,
+    /// What forcing bytes to the disk cost.
+    pub syncs: SyncStats,
+    /// One for each of [`super::Options::endpoints`], in that order.
+    pub endpoints: Vec<EndpointStatus>,
+}

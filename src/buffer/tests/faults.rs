@@ -1,0 +1,408 @@
+//! Disks that fail: one operation, every operation of a kind, or for a while.
+
+use std::fs::File;
+
+use super::*;
+
+/// What an operation does to the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Op {
+    Read,
+    Write,
+    Sync,
+    Other,
+}
+
+/// When an operation fails, and how.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fault {
+    /// The nth operation from now, and only that.
+    Nth { nth: u64, errno: i32 },
+    /// Every operation of a kind, until told otherwise.
+    All { op: Op, errno: i32 },
+}
+
+pub(super) const EIO: i32 = 5;
+pub(super) const EROFS: i32 = 30;
+pub(super) const ENOSPC: i32 = 28;
+
+/// The real file system, failing on demand. A write that fails has written half.
+#[derive(Clone, Default)]
+pub(super) struct FaultyFs {
+    fault: Arc<Mutex<Option<Fault>>>,
+    done: Arc<AtomicU64>,
+    /// Syncs that were asked for on a file after one of it had failed.
+    synced_after_failure: Arc<AtomicU64>,
+    failed_syncs: Arc<Mutex<Vec<u64>>>,
+}
+
+impl FaultyFs {
+    pub(super) fn set(&self, fault: Option<Fault>) {
+        self.done.store(0, Ordering::Relaxed);
+        *self.fault.lock().unwrap() = fault;
+    }
+
+    fn fails(&self, op: Op) -> Option<io::Error> {
+        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
+        let errno = match *self.fault.lock().unwrap() {
+            Some(Fault::Nth { nth, errno }) if nth == done => errno,
+            Some(Fault::All { op: failing, errno }) if failing == op => errno,
+            _ => return None,
+        };
+        Some(io::Error::from_raw_os_error(errno))
+    }
+
+    fn gate(&self, op: Op) -> io::Result<()> {
+        self.fails(op).map_or(Ok(()), Err)
+    }
+}
+
+fn inode(file: &File) -> u64 {
+    std::os::unix::fs::MetadataExt::ino(&file.metadata().unwrap())
+}
+
+impl Fs for FaultyFs {
+    type File = File;
+    type Lock = File;
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.gate(Op::Other)?;
+        RealFs.create_dir_all(path)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
+        RealFs.list(dir)
+    }
+    fn open(&self, path: &Path, access: Access) -> io::Result<File> {
+        self.gate(if access == Access::CreateNew { Op::Write } else { Op::Other })?;
+        RealFs.open(path, access)
+    }
+    fn len(&self, file: &File) -> io::Result<u64> {
+        self.gate(Op::Other)?;
+        RealFs.len(file)
+    }
+    fn links(&self, file: &File) -> io::Result<u64> {
+        RealFs.links(file)
+    }
+    fn read_at(&self, file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.gate(Op::Read)?;
+        RealFs.read_at(file, bytes, offset)
+    }
+    fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let Some(error) = self.fails(Op::Write) else { return RealFs.write_at(file, bytes, offset) };
+        RealFs.write_all_at(file, &bytes[..bytes.len() / 2], offset)?;
+        Err(error)
+    }
+    fn truncate(&self, file: &File, len: u64) -> io::Result<()> {
+        self.gate(Op::Other)?;
+        RealFs.truncate(file, len)
+    }
+    fn sync(&self, file: &File) -> io::Result<()> {
+        let mut failed = self.failed_syncs.lock().unwrap();
+        if failed.contains(&inode(file)) {
+            self.synced_after_failure.fetch_add(1, Ordering::Relaxed);
+        }
+        let result = self.gate(Op::Sync);
+        if result.is_err() {
+            failed.push(inode(file));
+        }
+        result
+    }
+    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+        self.gate(Op::Other)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.gate(Op::Other)?;
+        RealFs.remove(path)
+    }
+    fn lock(&self, path: &Path) -> io::Result<Locking<File>> {
+        RealFs.lock(path)
+    }
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        RealFs.free_bytes(dir)
+    }
+}
+
+fn faulty(options: &LogOptions) -> (FaultyFs, Log<FaultyFs>) {
+    let fs = FaultyFs::default();
+    let log = Log::open(fs.clone(), options.clone()).unwrap();
+    (fs, log)
+}
+
+#[test]
+fn while_the_disk_is_read_only_samples_are_kept_in_memory_sent_from_there_and_written_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path(), &BOTH);
+    let (fs, mut log) = faulty(&options);
+    assert!(append(&mut log, &snapshot(1, 5)).durable);
+    fs.set(Some(Fault::All { op: Op::Write, errno: EROFS }));
+    for at in 2..=5 {
+        assert!(!append(&mut log, &snapshot(at, 5)).durable);
+        check(&log);
+    }
+    let status = log.status();
+    assert!(status.degraded && status.held_in_memory_samples == 20, "{status:?}");
+    assert_eq!(drain(&mut log, 0, ONE).len(), 5, "sending goes on");
+    check(&log);
+
+    fs.set(None);
+    log.tick(Instant::now() + Duration::from_secs(3600));
+    assert!(!log.status().degraded);
+    assert!(append(&mut log, &snapshot(6, 5)).durable);
+    drop(log);
+    let mut log = open(&options);
+    check(&log);
+    assert_eq!(drain(&mut log, 1, ALL), (1..=6).map(|at| snapshot(at, 5)).collect::<Vec<_>>());
+    assert_eq!((ledger(&log, 1).delivered, ledger(&log, 0).appended), (30, 30));
+}
+
+#[test]
+fn what_memory_cannot_hold_is_evicted_oldest_first_and_stays_counted_as_that() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LogOptions { ring_bytes: 2000, ..options(dir.path(), &BOTH) };
+    let (fs, mut log) = faulty(&options);
+    append(&mut log, &snapshot(1, 5));
+    fs.set(Some(Fault::All { op: Op::Write, errno: EROFS }));
+    for at in 2..=10 {
+        append(&mut log, &snapshot(at, 5));
+    }
+    let lease = log.next(0, ALL).unwrap();
+    for at in 11..=50 {
+        append(&mut log, &snapshot(at, 5));
+        check(&log);
+    }
+    let memory = ledger(&log, 1).evicted.memory;
+    assert!(memory > 100, "{memory}");
+    ack(&mut log, 0, &lease);
+    check(&log);
+    assert_eq!(ledger(&log, 0).delivered, 50, "what was on loan when it was dropped was delivered after all");
+
+    fs.set(None);
+    log.tick(Instant::now() + Duration::from_secs(3600));
+    check(&log);
+    assert!(!log.status().degraded);
+    drop(log);
+    let mut log = open(&options);
+    check(&log);
+    let ledger_of_b = ledger(&log, 1);
+    assert_eq!((ledger_of_b.evicted.memory, ledger_of_b.corrupt), (memory, 0));
+    let rest = drain(&mut log, 1, ALL);
+    assert_eq!(rest.len() as u64 * 5, 250 - memory);
+    assert_eq!(rest.last(), Some(&snapshot(50, 5)));
+    check(&log);
+    assert_eq!(ledger(&log, 1).evicted.memory, memory);
+}
+
+#[test]
+fn a_failed_sync_is_never_repeated_on_the_same_file_and_its_record_is_written_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LogOptions { sync: SyncPolicy::Always, ..options(dir.path(), &["a"]) };
+    let (fs, mut log) = faulty(&options);
+    append(&mut log, &snapshot(1, 5));
+    let first = segment_files(&options);
+    // links is not gated; the write is operation 1, the sync operation 2.
+    fs.set(Some(Fault::Nth { nth: 2, errno: EIO }));
+    assert!(append(&mut log, &snapshot(2, 5)).durable);
+    assert_ne!(segment_files(&options), first);
+    append(&mut log, &snapshot(3, 5));
+    drop(log);
+    assert_eq!(fs.synced_after_failure.load(Ordering::Relaxed), 0);
+    let mut log = open(&options);
+    check(&log);
+    assert_eq!(drain(&mut log, 0, ALL), [snapshot(1, 5), snapshot(2, 5), snapshot(3, 5)]);
+    assert_eq!(ledger(&log, 0).appended, 15);
+}
+
+#[test]
+fn whatever_kind_of_operation_fails_for_good_sampling_goes_on_and_all_is_written_later() {
+    let dir = tempfile::tempdir().unwrap();
+    for op in [Op::Write, Op::Sync, Op::Other] {
+        let options = LogOptions { sync: SyncPolicy::Always, ..options(dir.path(), &["a"]) };
+        std::fs::remove_dir_all(&options.dir).ok();
+        let (fs, mut log) = faulty(&options);
+        append(&mut log, &snapshot(1, 5));
+        fs.set(Some(Fault::All { op, errno: EIO }));
+        let mut now = Instant::now();
+        for at in 2..=20 {
+            now += Duration::from_secs(10);
+            log.append(snapshot(at, 5), now).unwrap();
+            log.tick(now);
+            check(&log);
+        }
+        fs.set(None);
+        log.tick(now + Duration::from_secs(3600));
+        assert!(!log.status().degraded, "{op:?}");
+        assert_eq!(log.deadline(), None);
+        drop(log);
+        let mut log = open(&options);
+        check(&log);
+        assert_eq!(drain(&mut log, 0, ALL), (1..=20).map(|at| snapshot(at, 5)).collect::<Vec<_>>(), "{op:?}");
+    }
+}
+
+#[test]
+fn a_record_that_stands_in_two_files_is_given_out_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LogOptions { sync: SyncPolicy::Always, ..options(dir.path(), &["a"]) };
+    let (fs, mut log) = faulty(&options);
+    append(&mut log, &snapshot(1, 5));
+    append(&mut log, &snapshot(2, 7));
+    let first = segment_files(&options).remove(0);
+    let with_both = std::fs::read(&first).unwrap();
+    drop(log);
+    std::fs::remove_dir_all(&options.dir).unwrap();
+    drop(fs);
+
+    // The same again, but the second record's sync fails and its file cannot be cut back.
+    let (fs, mut log) = faulty(&options);
+    append(&mut log, &snapshot(1, 5));
+    fs.set(Some(Fault::Nth { nth: 2, errno: EIO }));
+    append(&mut log, &snapshot(2, 7));
+    append(&mut log, &snapshot(3, 5));
+    let store_id = log.store_id;
+    drop(log);
+    let file = segment_files(&options).remove(0);
+    let cut = std::fs::read(&file).unwrap();
+    // Bytes of another store do not validate, so the doubled record is made with this one's id.
+    assert!(with_both.len() > cut.len());
+    let mut twin = Log::open(RealFs, LogOptions { dir: dir.path().join("twin"), ..options.clone() }).unwrap();
+    twin.store_id = store_id;
+    append(&mut twin, &snapshot(1, 5));
+    append(&mut twin, &snapshot(2, 7));
+    drop(twin);
+    std::fs::copy(dir.path().join("twin").join(file.file_name().unwrap()), &file).unwrap();
+
+    let mut log = open(&options);
+    check(&log);
+    assert_eq!(drain(&mut log, 0, ONE), [snapshot(1, 5), snapshot(2, 7), snapshot(3, 5)]);
+    let ledger = ledger(&log, 0);
+    assert_eq!((ledger.appended, ledger.corrupt), (17, 0));
+}
+
+#[test]
+fn a_disk_that_others_fill_is_waited_for_in_memory_and_costs_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path(), &["a"]);
+    let (fs, mut log) = faulty(&options);
+    for at in 1..=200 {
+        append(&mut log, &snapshot(at, 20));
+    }
+    fs.set(Some(Fault::Nth { nth: 1, errno: ENOSPC }));
+    assert!(!append(&mut log, &snapshot(201, 20)).durable);
+    check(&log);
+    assert_eq!(ledger(&log, 0).evicted.total(), 0);
+    let all: Vec<Snapshot> = (1..=201).map(|at| snapshot(at, 20)).collect();
+    assert_eq!(drain(&mut log, 0, ALL), all);
+}
+
+#[test]
+fn when_memory_runs_short_too_the_oldest_segment_goes_and_not_the_newest_sample() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path(), &["a"]);
+    let (fs, mut log) = faulty(&options);
+    for at in 1..=200 {
+        append(&mut log, &snapshot(at, 20));
+    }
+    fs.set(Some(Fault::All { op: Op::Write, errno: ENOSPC }));
+    for at in 201..=235 {
+        append(&mut log, &snapshot(at, 20));
+    }
+    fs.set(Some(Fault::Nth { nth: 1, errno: ENOSPC }));
+    log.tick(Instant::now() + Duration::from_secs(60));
+    check(&log);
+    let evicted = ledger(&log, 0).evicted;
+    assert!(evicted.size > 0 && evicted.memory == 0, "{evicted:?}");
+    let rest = drain(&mut log, 0, ALL);
+    assert_eq!(rest.last(), Some(&snapshot(235, 20)));
+    assert_eq!(ledger(&log, 0).corrupt, 0);
+}
+
+#[test]
+fn what_cannot_be_read_is_counted_once_and_what_follows_is_given_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path(), &BOTH);
+    let (fs, mut log) = faulty(&options);
+    for at in 1..=100 {
+        append(&mut log, &snapshot(at, 20));
+    }
+    fs.set(Some(Fault::All { op: Op::Read, errno: EIO }));
+    assert_eq!(log.next(0, ALL), None);
+    check(&log);
+    assert_eq!(ledger(&log, 0).corrupt, 2000);
+    fs.set(None);
+    append(&mut log, &snapshot(101, 20));
+    assert_eq!(drain(&mut log, 0, ALL), [snapshot(101, 20)]);
+    assert_eq!(drain(&mut log, 1, ALL), [snapshot(101, 20)], "counted for both, so given to neither");
+    check(&log);
+}
+
+#[test]
+fn the_interval_sync_is_due_after_the_interval_even_when_nothing_else_happens() {
+    let dir = tempfile::tempdir().unwrap();
+    let sync = SyncPolicy::Interval(Duration::from_secs(60));
+    let mut log = open(&LogOptions { sync, ..options(dir.path(), &["a"]) });
+    log.sync_dirty();
+    let before = log.status().syncs.count;
+    assert_eq!(log.deadline(), None);
+    append(&mut log, &snapshot(1, 5));
+    let due = log.deadline().unwrap();
+    log.tick(due.checked_sub(Duration::from_millis(1)).unwrap());
+    assert_eq!(log.status().syncs.count, before);
+    log.tick(due);
+    assert_eq!(log.status().syncs.count, before + 1);
+    assert_eq!(log.deadline(), None);
+}
+
+/// A short life with everything in it; fails when an answer is wrong, whatever fails underneath.
+fn live(fs: &FaultyFs, options: &LogOptions, fault: Fault) -> u64 {
+    std::fs::remove_dir_all(&options.dir).ok();
+    fs.set(None);
+    let Ok(mut log) = Log::open(fs.clone(), options.clone()) else { panic!("opens") };
+    fs.set(Some(fault));
+    let mut sent = BTreeMap::new();
+    for at in 1..=60 {
+        append(&mut log, &snapshot(at, 20));
+        if at % 7 == 0
+            && let Some(lease) = log.next(0, Limits { instants_max: 5, samples_max: 1000 })
+        {
+            for one in &lease.snapshots {
+                assert_eq!(sent.insert(one.at, one.clone()), None, "given out twice");
+            }
+            ack(&mut log, 0, &lease);
+        }
+        assert!(log.status().endpoints.iter().all(|endpoint| endpoint.ledger.balances()), "{fault:?} at {at}");
+    }
+    let operations = fs.done.load(Ordering::Relaxed);
+    fs.set(None);
+    log.tick(Instant::now() + Duration::from_secs(3600));
+    for one in drain(&mut log, 0, ALL) {
+        assert_eq!(sent.insert(one.at, one), None, "given out twice");
+    }
+    check(&log);
+    let ledger_of_a = ledger(&log, 0);
+    assert_eq!((ledger_of_a.appended, ledger_of_a.pending), (1200, 0));
+    assert_eq!(ledger_of_a.delivered, sent.len() as u64 * 20);
+    for (at, one) in &sent {
+        assert_eq!(one, &snapshot(u32::try_from(at.millis() / 1000).unwrap(), 20));
+    }
+    drop(log);
+    let log = open(options);
+    check(&log);
+    assert_eq!(ledger(&log, 0), ledger_of_a);
+    operations
+}
+
+#[test]
+fn any_single_failing_operation_leaves_the_account_balanced_and_sampling_going() {
+    let dir = tempfile::tempdir().unwrap();
+    for sync in [SyncPolicy::Always, SyncPolicy::Never] {
+        let options = LogOptions { max_bytes: 64 << 10, sync, ..options(dir.path(), &BOTH) };
+        let fs = FaultyFs::default();
+        let operations = live(&fs, &options, Fault::Nth { nth: u64::MAX, errno: EIO });
+        assert!(operations > 100);
+        for errno in [EIO, ENOSPC] {
+            for nth in 1..=operations {
+                live(&fs, &options, Fault::Nth { nth, errno });
+            }
+        }
+    }
+}
