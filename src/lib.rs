@@ -3,6 +3,7 @@
 pub mod buffer;
 pub mod clock;
 pub mod config;
+pub mod encode;
 pub mod model;
 pub mod shutdown;
 pub mod source;
