@@ -6,12 +6,108 @@
 //!
 //! Secrets are [`Secret`]s: they have no `Display`, and `Debug` prints `[REDACTED]`.
 
+mod environment;
+mod expand;
+mod http;
+mod pattern;
+mod problem;
+mod raw;
+mod remote_write;
+mod units;
+mod unknown;
+mod validate;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+pub use environment::Environment;
+pub use problem::{ConfigError, Place, Problem};
+
 use crate::model::Labels;
+
+/// The file that is read when none is named and it exists.
+pub const DEFAULT_FILE: &str = "/etc/outhaul/outhaul.yml";
+
+/// Reads the configuration: our defaults, over them the file, over it the environment.
+///
+/// The file is `file`, or else the one that `OUTHAUL_CONFIG_FILE` names, or else [`DEFAULT_FILE`] where it exists.
+///
+/// # Errors
+/// All problems that were found, one line each.
+pub fn load(file: Option<&Path>, environment: &Environment) -> Result<Config, ConfigError> {
+    let named = file.or_else(|| environment.text(environment::CONFIG_FILE).map(Path::new));
+    let path: Arc<Path> = Arc::from(named.unwrap_or(Path::new(DEFAULT_FILE)));
+    match read_file(&path) {
+        Ok(text) => assemble(Some((&path, &text)), environment),
+        Err(error) if named.is_none() && error.kind() == ErrorKind::NotFound => assemble(None, environment),
+        Err(error) => {
+            let rule = format!("cannot read the configuration: {error}");
+            Err(Problem { place: Place::File(path, 0), key: String::new(), value: None, rule }.into())
+        }
+    }
+}
+
+fn read_file(path: &Path) -> std::io::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(yaml::MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > yaml::MAX_FILE_BYTES {
+        let rule = format!("the file is larger than {} bytes", yaml::MAX_FILE_BYTES);
+        return Err(std::io::Error::new(ErrorKind::FileTooLarge, rule));
+    }
+    String::from_utf8(bytes).map_err(|_| std::io::Error::new(ErrorKind::InvalidData, "the file is not UTF-8 text"))
+}
+
+/// Lays the layers over each other and checks the result; touches nothing.
+fn assemble(file: Option<(&Arc<Path>, &str)>, environment: &Environment) -> Result<Config, ConfigError> {
+    let (root, report) = layers(file, environment)?;
+    validate::config(root, environment, report)
+}
+
+type Root = config::Map<String, config::Value>;
+
+fn layers(file: Option<(&Arc<Path>, &str)>, environment: &Environment) -> Result<(Root, raw::Report), ConfigError> {
+    let (mut places, mut problems) = (problem::Places::default(), Vec::new());
+    let mut written = Root::new();
+    if let Some((path, text)) = file {
+        written = yaml::parse(text, path, &mut places)?;
+        expand::expand_all(&mut written, "", environment, &mut places, &mut problems);
+    }
+    // The `config` crate takes top-level keys for path expressions, in which `a[9]` makes a list; only plain keys are for it.
+    let mut odd = Root::new();
+    let plain = |key: &str| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    odd.extend(written.extract_if(|key, _| !plain(key)));
+    let set = environment::layer(environment, &mut places, &mut problems);
+    let merged = config::Config::builder().add_source(Layer(written)).add_source(Layer(set)).build();
+    let merged = merged.and_then(|merged| merged.cache.into_table());
+    let mut root = merged.expect("BUG: layers of plain keys are merged into a map");
+    environment::apply_endpoint_shortcuts(&mut root, environment, &mut places);
+    root.extend(odd);
+    Ok((root, raw::Report::new(places, problems)))
+}
+
+/// One layer, as the `config` crate wants it.
+#[derive(Clone, Debug)]
+struct Layer(Root);
+
+impl config::Source for Layer {
+    fn clone_into_box(&self) -> Box<dyn config::Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<Root, config::ConfigError> {
+        Ok(self.0.clone())
+    }
+}
 
 /// A value that must never be printed.
 pub type Secret = secrecy::SecretString;
@@ -104,7 +200,7 @@ pub struct LabelPattern {
 }
 
 /// One remote-write endpoint: Prometheus' `remote_write` entry.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RemoteWrite {
     /// The queue's identity: a changed URL, token or tuning field keeps the backlog. Label `remote_name`.
     pub name: String,
@@ -124,6 +220,23 @@ pub struct RemoteWrite {
     pub metadata: SendMetadata,
     /// Samples older than this are expired before sending and counted; `None` sends whatever the buffer holds.
     pub max_sample_age: Option<Duration>,
+}
+
+/// Without the values of headers, which may be secrets.
+impl fmt::Debug for RemoteWrite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemoteWrite")
+            .field("name", &self.name)
+            .field("url", &self.url)
+            .field("remote_timeout", &self.remote_timeout)
+            .field("headers", &self.headers.keys())
+            .field("auth", &self.auth)
+            .field("tls", &self.tls)
+            .field("queue", &self.queue)
+            .field("metadata", &self.metadata)
+            .field("max_sample_age", &self.max_sample_age)
+            .finish()
+    }
 }
 
 /// Where to send, kept apart from plain strings because a URL may carry credentials.
@@ -153,8 +266,8 @@ impl Url {
     }
 }
 
-impl std::fmt::Debug for Url {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.masked())
     }
 }

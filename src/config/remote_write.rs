@@ -1,0 +1,202 @@
+//! Prometheus' `remote_write` entries: one endpoint each.
+//!
+//! A block that Grafana Cloud's or Mimir's documentation prints is taken unchanged. What would change the data that
+//! arrives and is not supported is refused; what only tunes Prometheus' own queue is accepted, and said to be without
+//! effect.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use super::raw::{Block, Report};
+use super::{Queue, RemoteWrite, SendMetadata, Url, http, problem, unknown};
+
+/// Prometheus' default for one request (Prometheus 3, `<remote_write>`).
+const DEFAULT_REMOTE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Prometheus' default (Prometheus 3, `<queue_config>`).
+const DEFAULT_MAX_SAMPLES_PER_SEND: usize = 2_000;
+/// Ours: Prometheus' 30ms are meant for a receiver in the same data centre, not for a fleet behind thin lines.
+const DEFAULT_MIN_BACKOFF: Duration = Duration::from_secs(1);
+/// Ours: Prometheus' 5s likewise.
+const DEFAULT_MAX_BACKOFF: Duration = Duration::from_secs(60);
+/// Prometheus' default (Prometheus 3, `<metadata_config>`).
+const DEFAULT_METADATA_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The most samples one request may be configured to hold: a bound on memory.
+const MAX_SAMPLES_PER_SEND: usize = 100_000;
+/// The longest name, in bytes; it is stored with each cursor and sent as a label.
+const MAX_NAME_BYTES: usize = 128;
+
+/// Headers that belong to the protocol (Prometheus 3, `config.go`, `reservedHeaders`).
+const RESERVED_HEADERS: [&str; 16] = [
+    "host",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "user-agent",
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "www-authenticate",
+    "accept-encoding",
+    "x-prometheus-remote-write-version",
+    "x-prometheus-remote-read-version",
+    "x-amz-date",
+    "x-amz-security-token",
+    "x-amz-content-sha256",
+];
+
+/// All endpoints; their names are unique.
+pub(super) fn endpoints(root: &mut Block<'_>) -> Vec<RemoteWrite> {
+    let endpoints = root.blocks("remote_write", endpoint).unwrap_or_default();
+    check_names(root.report(), &endpoints);
+    endpoints
+}
+
+fn endpoint(block: &mut Block<'_>) -> Option<RemoteWrite> {
+    let url = http::required_url(block, "url");
+    let name = name(block, url.as_ref());
+    let remote_timeout = block.parsed("remote_timeout", |text| match super::units::duration(text)? {
+        Duration::ZERO => Err("must be longer than 0s".to_owned()),
+        timeout => Ok(timeout),
+    });
+    let headers = headers(block);
+    let auth = http::auth(block, url.as_ref());
+    let tls = http::tls(block);
+    http::other_http_keys(block);
+    other_keys(block);
+    let max_age = block.duration("max_sample_age");
+    let (queue, age_limit) = block.block_or_default("queue_config", queue);
+    if let (Some(ours), Some(theirs)) = (max_age, age_limit)
+        && ours != theirs
+    {
+        block.wrong("max_sample_age", None, "contradicts queue_config.sample_age_limit, which means the same; set one");
+    }
+    let metadata = block.block_or_default("metadata_config", metadata);
+    Some(RemoteWrite {
+        name: name?,
+        url: url?,
+        remote_timeout: remote_timeout.unwrap_or(DEFAULT_REMOTE_TIMEOUT),
+        headers,
+        auth,
+        tls,
+        queue,
+        metadata,
+        max_sample_age: max_age.or(age_limit).filter(|age| !age.is_zero()),
+    })
+}
+
+/// The name that was given, or one that follows from the URL alone, so that neither the order nor the number of endpoints
+/// changes which backlog is whose.
+fn name(block: &mut Block<'_>, url: Option<&Url>) -> Option<String> {
+    if !block.has("name") {
+        block.text("name");
+        return url.map(derived_name);
+    }
+    block.parsed("name", |text| {
+        if text.is_empty() {
+            Err("may not be empty; leave it out, or give the endpoint a name".to_owned())
+        } else if text.len() > MAX_NAME_BYTES || text.chars().any(char::is_control) {
+            Err(format!("must be at most {MAX_NAME_BYTES} bytes on one line"))
+        } else {
+            Ok(text.to_owned())
+        }
+    })
+}
+
+/// `host:port-path`, made of letters, digits, `.`, `:`, `_` and `-`; nothing of credentials or query.
+fn derived_name(url: &Url) -> String {
+    let address = url.expose();
+    let port = address.port().map(|port| format!(":{port}")).unwrap_or_default();
+    let path = address.path().trim_matches('/');
+    let separator = if path.is_empty() { "" } else { "-" };
+    let full = format!("{}{port}{separator}{path}", address.host_str().unwrap_or_default());
+    let plain = |c: char| if c.is_ascii_alphanumeric() || ".:_-".contains(c) { c } else { '-' };
+    let slug: String = full.chars().map(plain).collect();
+    if slug.len() <= MAX_NAME_BYTES {
+        return slug;
+    }
+    let hash = format!("-{:08x}", crc32c::crc32c(full.as_bytes()));
+    format!("{}{hash}", &slug[..MAX_NAME_BYTES - hash.len()])
+}
+
+fn check_names(report: &Report, endpoints: &[RemoteWrite]) {
+    let mut seen = HashMap::new();
+    for (index, endpoint) in endpoints.iter().enumerate() {
+        if seen.insert(&endpoint.name, index).is_some() {
+            let rule = "two endpoints have this name; give each a `name` of its own, it decides which backlog is whose";
+            let path = problem::join(&problem::item("remote_write", index), "name");
+            report.wrong(&path, Some(&endpoint.name), rule);
+        }
+    }
+}
+
+fn headers(block: &mut Block<'_>) -> BTreeMap<String, String> {
+    let mut headers: BTreeMap<String, String> = BTreeMap::new();
+    let path = block.path_of("headers");
+    for (name, value) in block.texts("headers") {
+        let lower = name.to_ascii_lowercase();
+        let rule = if lower == "authorization" {
+            Some("is set by basic_auth or authorization; use one of these blocks")
+        } else if RESERVED_HEADERS.contains(&lower.as_str()) {
+            Some("is a header of the protocol and cannot be changed")
+        } else if reqwest::header::HeaderName::try_from(&name).is_err() {
+            Some("is not the name of a header")
+        } else if reqwest::header::HeaderValue::from_str(&value).is_err() {
+            Some("the value of a header must be printable ASCII on one line")
+        } else if headers.keys().any(|other| other.eq_ignore_ascii_case(&name)) {
+            Some("this header is given twice")
+        } else {
+            None
+        };
+        match rule {
+            Some(rule) => block.report().wrong(&problem::join(&path, &name), None, rule),
+            None => drop(headers.insert(name, value)),
+        }
+    }
+    headers
+}
+
+/// Keys about the protocol, and what Prometheus has besides.
+fn other_keys(block: &mut Block<'_>) {
+    let v2 = format!("remote-write 2.0 is {}", unknown::NOT_YET);
+    block.only("protobuf_message", &["prometheus.WriteRequest"], &v2);
+    block.only("protocol", &["auto", "v1"], &format!("must be auto or v1; v2 is {}", unknown::PLANNED));
+    for key in ["send_exemplars", "send_native_histograms", "round_robin_dns"] {
+        block.only_flag(key, false);
+    }
+    block.no_effect(&["failed_request_logging"]);
+    block.refused(&unknown::REMOTE_WRITE_NOT_YET, unknown::NOT_YET);
+}
+
+/// The queue, and the age limit under Prometheus' name.
+fn queue(block: &mut Block<'_>) -> (Queue, Option<Duration>) {
+    block.no_effect(&["capacity", "max_shards", "min_shards", "batch_send_deadline", "retry_on_http_429"]);
+    let min = block.duration("min_backoff");
+    let max = block.duration("max_backoff");
+    // One that is given moves the other's default, so that a pasted block with only one of them is not a contradiction.
+    let min_backoff = min.unwrap_or_else(|| max.map_or(DEFAULT_MIN_BACKOFF, |max| max.min(DEFAULT_MIN_BACKOFF)));
+    let max_backoff = max.unwrap_or(DEFAULT_MAX_BACKOFF.max(min_backoff));
+    if min_backoff.is_zero() {
+        block.wrong("min_backoff", Some("0s"), "must be longer than 0s");
+    } else if min_backoff > max_backoff {
+        block.wrong("min_backoff", None, format!("{min_backoff:?} is longer than max_backoff, {max_backoff:?}"));
+    }
+    let max_samples = block.count("max_samples_per_send", MAX_SAMPLES_PER_SEND);
+    let queue =
+        Queue { max_samples_per_send: max_samples.unwrap_or(DEFAULT_MAX_SAMPLES_PER_SEND), min_backoff, max_backoff };
+    (queue, block.duration("sample_age_limit"))
+}
+
+fn metadata(block: &mut Block<'_>) -> SendMetadata {
+    let send_interval = block.duration("send_interval").unwrap_or(DEFAULT_METADATA_INTERVAL);
+    if send_interval < Duration::from_secs(1) {
+        block.wrong("send_interval", None, "must be at least 1s");
+    }
+    let max_samples = block.count("max_samples_per_send", MAX_SAMPLES_PER_SEND);
+    SendMetadata {
+        send: block.flag("send").unwrap_or(true),
+        send_interval,
+        max_samples_per_send: max_samples.unwrap_or(DEFAULT_MAX_SAMPLES_PER_SEND),
+    }
+}

@@ -1,0 +1,627 @@
+//! The configuration as a whole: from text and variables to a [`Config`] or to the lines a user reads.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use secrecy::ExposeSecret;
+
+use super::*;
+
+const FILE: &str = "/etc/outhaul/t.yml";
+
+fn with(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let path: Arc<Path> = Arc::from(Path::new(FILE));
+    assemble(Some((&path, text)), &variables.iter().copied().collect())
+}
+
+fn from_text(text: &str) -> Config {
+    with(text, &[]).unwrap_or_else(|error| panic!("{error}\nin\n{text}"))
+}
+
+fn from_variables(variables: &[(&str, &str)]) -> Config {
+    assemble(None, &variables.iter().copied().collect()).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The lines of the error, without the name of the file.
+fn wrong(text: &str) -> Vec<String> {
+    let error = with(text, &[]).expect_err(text).to_string();
+    error.lines().map(|line| line.strip_prefix(&format!("{FILE}:")).unwrap_or(line).to_owned()).collect()
+}
+
+/// An endpoint with `keys`, one a line.
+fn endpoint(keys: &str) -> String {
+    format!("remote_write:\n- url: http://h/p\n  {}\n", keys.replace('\n', "\n  "))
+}
+
+fn secret(source: &SecretSource) -> &str {
+    match source {
+        SecretSource::Value(secret) => secret.expose_secret(),
+        SecretSource::File(path) => path.to_str().unwrap(),
+    }
+}
+
+fn basic(auth: &Auth) -> (&str, &str) {
+    match auth {
+        Auth::Basic { username, password } => (secret(username), secret(password)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn one_variable_is_enough() {
+    let config = from_variables(&[("OUTHAUL_REMOTE_WRITE_URL", "http://h:9090/api/v1/write")]);
+    assert_eq!(config.docker.len(), 1);
+    assert_eq!(config.docker[0].host, "unix:///var/run/docker.sock");
+    assert!(config.docker[0].include.is_empty() && config.docker[0].exclude.is_empty());
+    assert_eq!(config.global.scrape_interval, Duration::from_secs(15));
+    assert_eq!(config.global.scrape_timeout, Duration::from_secs(10));
+    assert!(config.global.external_labels.is_empty() && config.global.instance.is_none());
+    assert_eq!(config.buffer.path, Path::new("/var/lib/outhaul"));
+    assert_eq!(config.buffer.max_bytes, 256 << 20);
+    assert_eq!(config.buffer.max_age, Some(Duration::from_secs(604_800)));
+    assert_eq!(config.buffer.sync, SyncPolicy::Always);
+    assert_eq!(config.web.unwrap().listen_address.to_string(), "127.0.0.1:9797");
+    assert_eq!(config.shutdown_grace, Duration::from_secs(5));
+    assert_eq!((config.log.level, config.log.format), (tracing::Level::INFO, LogFormat::Logfmt));
+    assert!(config.pushgateway.is_none() && config.notices.is_empty());
+    let [endpoint] = &config.remote_write[..] else { panic!("one endpoint") };
+    assert_eq!(endpoint.name, "h:9090-api-v1-write");
+    assert_eq!(endpoint.url.expose().as_str(), "http://h:9090/api/v1/write");
+    assert_eq!(endpoint.remote_timeout, Duration::from_secs(30));
+    assert!(matches!(endpoint.auth, Auth::None) && endpoint.headers.is_empty());
+    assert_eq!(endpoint.queue.max_samples_per_send, 2_000);
+    assert_eq!(endpoint.queue.min_backoff, Duration::from_secs(1));
+    assert_eq!(endpoint.queue.max_backoff, Duration::from_secs(60));
+    assert!(endpoint.metadata.send && endpoint.metadata.send_interval == Duration::from_secs(60));
+    assert_eq!(endpoint.max_sample_age, None);
+}
+
+#[test]
+fn with_nothing_at_all_it_runs_locally_and_says_so() {
+    let config = from_variables(&[]);
+    assert!(config.remote_write.is_empty() && config.pushgateway.is_none() && config.web.is_some());
+    assert!(config.notices[0].starts_with("local only: nothing leaves this host"), "{:?}", config.notices);
+}
+
+#[test]
+fn the_block_that_grafana_cloud_prints_is_taken() {
+    let config = from_text(
+        "global:\n  scrape_interval: 60s\nremote_write:\n- url: https://prometheus-us-central1.grafana.net/api/prom/push\n  \
+         basic_auth:\n    username: 123456\n    password: 1e5\n",
+    );
+    assert_eq!(basic(&config.remote_write[0].auth), ("123456", "1e5"));
+    assert_eq!(config.remote_write[0].name, "prometheus-us-central1.grafana.net-api-prom-push");
+    assert!(config.notices.is_empty(), "{:?}", config.notices);
+}
+
+#[test]
+fn the_block_that_mimir_prints_with_a_tuned_queue_is_taken_with_one_notice() {
+    let config = from_text(
+        "global:\n  evaluation_interval: 1m\nremote_write:\n- url: https://mimir/api/v1/push\n  name: mimir\n  remote_timeout: 30s\n  \
+         headers:\n    X-Scope-OrgID: '42'\n  send_exemplars: false\n  send_native_histograms: false\n  follow_redirects: true\n  \
+         enable_http2: false\n  protobuf_message: prometheus.WriteRequest\n  write_relabel_configs: []\n  queue_config:\n    capacity: 10000\n    \
+         max_shards: 50\n    min_shards: 1\n    max_samples_per_send: 500\n    batch_send_deadline: 5s\n    min_backoff: 30ms\n    \
+         max_backoff: 5s\n    retry_on_http_429: true\n    sample_age_limit: 1h\n  metadata_config: {send: false, send_interval: 2m}\n",
+    );
+    let endpoint = &config.remote_write[0];
+    assert_eq!(endpoint.name, "mimir");
+    assert_eq!(endpoint.headers, BTreeMap::from([("X-Scope-OrgID".to_owned(), "42".to_owned())]));
+    assert_eq!(endpoint.queue.max_samples_per_send, 500);
+    assert_eq!(
+        (endpoint.queue.min_backoff, endpoint.queue.max_backoff),
+        (Duration::from_millis(30), Duration::from_secs(5))
+    );
+    assert_eq!(endpoint.max_sample_age, Some(Duration::from_secs(3600)));
+    assert!(!endpoint.metadata.send && endpoint.metadata.send_interval == Duration::from_secs(120));
+    let queue = "remote_write[0].queue_config";
+    let expected = format!(
+        "accepted, but without effect in outhaul: global.evaluation_interval, {queue}.batch_send_deadline, {queue}.capacity, \
+         {queue}.max_shards, {queue}.min_shards, {queue}.retry_on_http_429"
+    );
+    assert_eq!(config.notices, [expected]);
+}
+
+#[test]
+fn numeric_looking_texts_survive_as_text() {
+    let labels = "a: 1.10\n    b: 0123\n    c: 12345678901234567890\n    d: 1e5\n    e: 0x10\n    f: true\n    g: 2026-01-01\n    h: off";
+    let config = from_text(&format!("global:\n  external_labels:\n    {labels}\n"));
+    let values: Vec<&str> = config.global.external_labels.iter().map(|label| &*label.value).collect();
+    assert_eq!(values, ["1.10", "0123", "12345678901234567890", "1e5", "0x10", "true", "2026-01-01", "off"]);
+    for password in ["1e5", "0123", "12345678901234567890", "1_000"] {
+        let config = from_text(&endpoint(&format!("basic_auth: {{username: 007, password: {password}}}")));
+        assert_eq!(basic(&config.remote_write[0].auth), ("007", password));
+    }
+    let config = from_variables(&[
+        ("OUTHAUL_REMOTE_WRITE_URL", "http://localhost/"),
+        ("OUTHAUL_REMOTE_WRITE_USERNAME", "1.10"),
+        ("OUTHAUL_REMOTE_WRITE_PASSWORD", "${1e5}$$"),
+    ]);
+    assert_eq!(basic(&config.remote_write[0].auth), ("1.10", "${1e5}$$"));
+}
+
+#[test]
+fn the_environment_lies_over_the_file() {
+    let text = "buffer: {path: /a, max_bytes: 1GiB}\nglobal:\n  external_labels: {instance: one, site: x}\nlog: {level: warn}\nweb: {listen_address: 127.0.0.1:1}\n";
+    let variables = [
+        ("OUTHAUL_BUFFER_PATH", "/b"),
+        ("OUTHAUL__BUFFER__MAX_AGE", "0"),
+        ("OUTHAUL_INSTANCE", "two"),
+        ("OUTHAUL__LOG__LEVEL", "debug"),
+        ("OUTHAUL_LOG_FORMAT", "json"),
+        ("OUTHAUL__WEB", "off"),
+        ("OUTHAUL__DOCKER", "off"),
+        ("OUTHAUL__SHUTDOWN_GRACE", "1s"),
+        ("OUTHAUL__GLOBAL__EXTERNAL_LABELS__RACK", "r1"),
+        ("OUTHAUL__GLOBAL__SCRAPE_INTERVAL", ""),
+        ("PATH", "/bin"),
+    ];
+    let config = with(text, &variables).unwrap();
+    assert_eq!(config.buffer.path, Path::new("/b"));
+    assert_eq!((config.buffer.max_bytes, config.buffer.max_age), (1 << 30, None));
+    assert_eq!(config.global.instance.as_deref(), Some("two"));
+    assert_eq!(config.global.external_labels.to_string(), r#"{rack="r1",site="x"}"#);
+    assert_eq!((config.log.level, config.log.format), (tracing::Level::DEBUG, LogFormat::Json));
+    assert!(config.web.is_none() && config.docker.is_empty());
+    assert_eq!(config.shutdown_grace, Duration::from_secs(1));
+    assert_eq!(config.global.scrape_interval, Duration::from_secs(15));
+}
+
+#[test]
+fn shortcuts_complete_or_replace_what_the_first_endpoint_of_the_file_has() {
+    let text = "remote_write:\n- url: https://a/\n  headers: {x-scope-orgid: a, X-Other: b}\n  basic_auth: {username: u, password_file: /p}\n- url: https://b/\n";
+    let config = with(text, &[("OUTHAUL_REMOTE_WRITE_PASSWORD", "new"), ("OUTHAUL_REMOTE_WRITE_TENANT", "t")]).unwrap();
+    assert_eq!(basic(&config.remote_write[0].auth), ("u", "new"));
+    let headers: Vec<(&str, &str)> =
+        config.remote_write[0].headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+    assert_eq!(headers, [("X-Other", "b"), ("X-Scope-OrgID", "t")]);
+    assert!(matches!(config.remote_write[1].auth, Auth::None));
+
+    let config = with(text, &[("OUTHAUL_REMOTE_WRITE_BEARER_TOKEN_FILE", "token")]).unwrap();
+    let Auth::Authorization { scheme, credentials: SecretSource::File(file) } = &config.remote_write[0].auth else {
+        panic!("{:?}", config.remote_write[0].auth)
+    };
+    assert_eq!((scheme.as_str(), file.as_path()), ("Bearer", Path::new("token")));
+
+    let config = with("remote_write: []", &[("OUTHAUL_REMOTE_WRITE_URL", "https://c/")]).unwrap();
+    assert_eq!(config.remote_write[0].name, "c");
+    let config =
+        with("remote_write:", &[("OUTHAUL_REMOTE_WRITE_URL", "https://c/"), ("OUTHAUL_PUSHGATEWAY_URL", "http://p")]);
+    assert_eq!(config.unwrap().pushgateway.unwrap().mode, PushgatewayMode::Fallback);
+}
+
+#[test]
+fn variables_that_mean_nothing_are_errors_with_the_nearest_name() {
+    let table: [(&[(&str, &str)], &str); 12] = [
+        (
+            &[("OUTHAUL_REMOTE_WRITE_URI", "x")],
+            "environment variable OUTHAUL_REMOTE_WRITE_URI: is unknown; did you mean OUTHAUL_REMOTE_WRITE_URL?",
+        ),
+        (
+            &[("OUTHAUL_ZZZZZZZZZZZZ", "x")],
+            "environment variable OUTHAUL_ZZZZZZZZZZZZ: is unknown; outhaul reads OUTHAUL__BLOCK__KEY and its documented shortcuts",
+        ),
+        (
+            &[("OUTHAUL__BUFER__PATH", "x")],
+            "environment variable OUTHAUL__BUFER__PATH: bufer: unknown key; did you mean buffer?",
+        ),
+        (
+            &[("OUTHAUL__BUFFER__MAXBYTES", "1GB")],
+            "environment variable OUTHAUL__BUFFER__MAXBYTES: buffer.maxbytes: unknown key; did you mean max_bytes?",
+        ),
+        (
+            &[("OUTHAUL__BUFFER__MAX_BYTES", "1GB2")],
+            "environment variable OUTHAUL__BUFFER__MAX_BYTES: buffer.max_bytes: \"1GB2\": not a size; write a whole number with a unit, such as 64MiB or 1GB (both count in powers of two)",
+        ),
+        (
+            &[("OUTHAUL__REMOTE_WRITE__0__URL", "x")],
+            "environment variable OUTHAUL__REMOTE_WRITE__0__URL: remote_write is a list, and items of a list cannot be set by a variable; use a file, or OUTHAUL_REMOTE_WRITE_URL and its companions for the first endpoint",
+        ),
+        (
+            &[("OUTHAUL__A[99999999999]", "x")],
+            "environment variable OUTHAUL__A[99999999999]: is not of the form OUTHAUL__BLOCK__KEY",
+        ),
+        (&[("OUTHAUL__", "x")], "environment variable OUTHAUL__: is not of the form OUTHAUL__BLOCK__KEY"),
+        (
+            &[("OUTHAUL__BUFFER____PATH", "x")],
+            "environment variable OUTHAUL__BUFFER____PATH: is not of the form OUTHAUL__BLOCK__KEY",
+        ),
+        (
+            &[("OUTHAUL_REMOTE_WRITE_TENANT", "x")],
+            "environment variable OUTHAUL_REMOTE_WRITE_TENANT: remote_write[0].url: is missing; it is the address to send to",
+        ),
+        (
+            &[("OUTHAUL_LOG_LEVEL", "warn"), ("OUTHAUL__LOG__LEVEL", "info")],
+            "environment variable OUTHAUL__LOG__LEVEL: contradicts OUTHAUL_LOG_LEVEL, which sets the same key; unset one of them",
+        ),
+        (
+            &[("DOCKER_HOST", "ssh://u:hunter2@h")],
+            "configuration: docker[0].host: from DOCKER_HOST: not the address of an engine; write unix:///var/run/docker.sock, tcp://host:port or http://host:port",
+        ),
+    ];
+    for (variables, expected) in table {
+        let error = assemble(None, &variables.iter().copied().collect()).expect_err(expected);
+        assert_eq!(error.to_string(), expected);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_variable_that_is_not_unicode_is_an_error_only_when_it_matters() {
+    use std::os::unix::ffi::OsStringExt;
+    let bad = || std::ffi::OsString::from_vec(vec![b'a', 0xff]);
+    let environment = |name: &str| Environment::of_variables([(name.into(), bad())]);
+    assert!(assemble(None, &environment("OTHER")).is_ok());
+    for name in ["OUTHAUL_REMOTE_WRITE_PASSWORD", "OUTHAUL__LOG__LEVEL"] {
+        let error = assemble(None, &environment(name)).unwrap_err().to_string();
+        assert_eq!(error, format!("environment variable {name}: is not valid UTF-8"));
+    }
+}
+
+#[test]
+fn what_kubernetes_sets_for_a_service_of_our_name_is_not_ours() {
+    let variables = [
+        ("OUTHAUL_SERVICE_HOST", "10.0.0.1"),
+        ("OUTHAUL_SERVICE_PORT", "9797"),
+        ("OUTHAUL_SERVICE_PORT_HTTP", "9797"),
+        ("OUTHAUL_PORT", "tcp://10.0.0.1:9797"),
+        ("OUTHAUL_PORT_9797_TCP", "tcp://10.0.0.1:9797"),
+        ("OUTHAUL_PORT_9797_TCP_PROTO", "tcp"),
+        ("OUTHAUL_PORT_9797_TCP_PORT", "9797"),
+        ("OUTHAUL_PORT_9797_TCP_ADDR", "10.0.0.1"),
+        ("OUTHAUL_WEB_PORT", "tcp://10.0.0.1:9797"),
+    ];
+    from_variables(&variables);
+    assert!(assemble(None, &[("OUTHAUL_PORT", "9797")].into_iter().collect()).is_err());
+}
+
+#[test]
+fn values_of_the_file_may_hold_variables() {
+    let text = "remote_write:\n- url: https://${HOST}/push\n  basic_auth: {username: '${U:-7}', password: '$${P}'}\n  write_relabel_configs:\n";
+    let config = with(text, &[("HOST", "h")]).unwrap();
+    assert_eq!(config.remote_write[0].url.expose().as_str(), "https://h/push");
+    assert_eq!(basic(&config.remote_write[0].auth), ("7", "${P}"));
+    let error = with(text, &[]).unwrap_err().to_string();
+    assert_eq!(
+        error.lines().next().unwrap(),
+        "/etc/outhaul/t.yml:2: remote_write[0].url: environment variable HOST is not set; set it, or write ${NAME:-default}"
+    );
+    let error = with("buffer: {max_bytes: '${S}'}", &[("S", "hunter2")]).unwrap_err().to_string();
+    assert!(error.contains("buffer.max_bytes: <expanded>: not a size") && !error.contains("hunter2"), "{error}");
+    // A variable cannot become structure.
+    let config = with("global: {external_labels: {a: '${V}'}}", &[("V", "x\nb: y")]).unwrap();
+    assert_eq!(config.global.external_labels.get("a"), Some("x\nb: y"));
+}
+
+#[test]
+fn variables_in_relabelling_stay_as_they_are() {
+    let text = "remote_write:\n- url: http://h\n  write_relabel_configs:\n  - {regex: '${1', replacement: '${1}'}\n";
+    assert_eq!(
+        wrong(text),
+        ["3: remote_write[0].write_relabel_configs: valid in Prometheus, not supported by outhaul yet"]
+    );
+}
+
+#[test]
+fn every_rule_has_its_message() {
+    const NOT_YET: &str = "valid in Prometheus, not supported by outhaul yet";
+    const SERVER: &str = "belongs to a Prometheus server; outhaul only sends, so remove it here";
+    let table = [
+        ("remote_wirte: []", "1: remote_wirte: unknown key; did you mean remote_write?".to_owned()),
+        ("a[99999999999]: 1", "1: a…: unknown key; known at the top level: buffer, docker, global, log, profiles, pushgateway, remote_write, send_unchanged_every, shutdown_grace, web".to_owned()),
+        ("remote_write: {url: http://h}", "1: remote_write: expected a list, found a block of keys; each item begins with `- `".to_owned()),
+        ("remote_write: [http://h]", "1: remote_write[0]: expected a block of keys, found a plain value".to_owned()),
+        ("remote_write: [null]", "1: remote_write[0]: expected a block of keys, found nothing".to_owned()),
+        ("buffer: /x", "1: buffer: expected a block of keys, found a plain value".to_owned()),
+        ("buffer: {path: [x]}", "1: buffer.path: expected a value, found a list".to_owned()),
+        ("buffer: {path: ''}", "1: buffer.path: \"\": the name of a file may not be empty".to_owned()),
+        ("buffer: {max_bytes: 1048575}", "1: buffer.max_bytes: \"1048575\": must be at least 1MiB".to_owned()),
+        ("buffer: {sync: sometimes}", "1: buffer.sync: \"sometimes\": must be one of always, interval, never".to_owned()),
+        ("buffer: {sync: interval, sync_interval: 0s}", "1: buffer.sync_interval: \"0s\": must be longer than 0s; for no delay use sync: always".to_owned()),
+        ("scrape_configs: [{job_name: x}]", "1: scrape_configs: not supported yet".to_owned()),
+        ("portainer: [{url: x}]", "1: portainer: not supported yet".to_owned()),
+        ("profiles: [native, cadvisor]", "1: profiles[1]: \"cadvisor\": must be native; other profiles are not supported yet".to_owned()),
+        ("send_unchanged_every: 1m", "1: send_unchanged_every: other values than 0s are not supported yet".to_owned()),
+        ("rule_files: [x]", format!("1: rule_files: {SERVER}")),
+        ("alerting: {}", format!("1: alerting: {SERVER}")),
+        ("scrape_config_files: [x]", format!("1: scrape_config_files: {NOT_YET}")),
+        ("shutdown_grace: 5", "1: shutdown_grace: \"5\": a duration needs a unit, such as 5s".to_owned()),
+        ("global: {scrape_interval: 500ms}", "1: global.scrape_interval: \"500ms\": must be at least 1s".to_owned()),
+        ("global: {scrape_interval: 5s, scrape_timeout: 6s}", "1: global.scrape_timeout: \"6s\": must be at most scrape_interval, which is 5s".to_owned()),
+        ("global: {scrape_timeout: 0s}", "1: global.scrape_timeout: \"0s\": must be longer than 0s".to_owned()),
+        ("global: {external_labels: {a-b: c}}", "1: global.external_labels.a-b: is not a label name: letters, digits and _, and no digit first".to_owned()),
+        ("global: {external_labels: {__a: c}}", "1: global.external_labels.__a: label names that begin with __ are reserved".to_owned()),
+        ("global: {external_labels: {instance: ''}}", "1: global.external_labels.instance: may not be empty; leave it out for the name of the host".to_owned()),
+        ("global: {external_labels: {a: }}", "1: global.external_labels: a name in here has no value; an empty one is written \"\"".to_owned()),
+        ("docker: yes", "1: docker: expected a list, found a plain value; each item begins with `- `".to_owned()),
+        ("docker: [{host: 'unix://x'}]", "1: docker[0].host: \"unix://x\": the path of a socket is absolute; write unix:///var/run/docker.sock, tcp://host:port or http://host:port".to_owned()),
+        ("docker: [{host: 'tcp://h'}]", "1: docker[0].host: \"tcp://h\": the port is missing (engines listen on 2375); write unix:///var/run/docker.sock, tcp://host:port or http://host:port".to_owned()),
+        ("docker: [{host: 'tcp://u:hunter2@h:1'}]", "1: docker[0].host: \"tcp://h:1\": an engine's address has no user".to_owned()),
+        ("docker: [{host: 'https://h:1'}]", "1: docker[0].host: \"https://h:1/\": TLS to an engine is not supported yet; write unix:///var/run/docker.sock, tcp://host:port or http://host:port".to_owned()),
+        ("docker: [{}, {}]", "1: docker[1].host: \"unix:///var/run/docker.sock\": two engines have this host".to_owned()),
+        ("docker: [{resources: stats}]", "1: docker[0].resources: \"stats\": must be auto or off; anything else is not supported yet".to_owned()),
+        ("docker: [{include: {names: [/(/]}}]", "1: docker[0].include.names[0]: \"/(/\": not a regular expression: unclosed group".to_owned()),
+        ("docker: [{exclude: {labels: ['=x']}}]", "1: docker[0].exclude.labels[0]: \"=x\": a label pattern is key or key=pattern, and the key may not be empty".to_owned()),
+        ("docker: [{container_labels: [a.b, a_b]}]", "1: docker[0].container_labels: \"a_b\": becomes the same label as a.b".to_owned()),
+        ("docker: [{tls_config: {}}]", "1: docker[0].tls_config: not supported yet".to_owned()),
+        ("web: {listen_address: ':9797'}", "1: web.listen_address: \":9797\": must be an IP address and a port: 127.0.0.1:9797 for this host only, 0.0.0.0:9797 for every interface".to_owned()),
+        ("web: {enabled: maybe}", "1: web.enabled: \"maybe\": must be true or false".to_owned()),
+        ("log: {level: loud}", "1: log.level: \"loud\": must be one of error, warn, info, debug, trace".to_owned()),
+        ("log: {format: xml}", "1: log.format: \"xml\": must be one of logfmt, json".to_owned()),
+        ("pushgateway: {url: http://h, mode: fallback}", "1: pushgateway.mode: \"fallback\": there is no remote_write to fall back from; use always".to_owned()),
+        ("pushgateway: {mode: always}", "1: pushgateway.url: is missing; it is the address to send to".to_owned()),
+        ("pushgateway: {url: http://h/metrics/job/x}", "1: pushgateway.url: is the address of the Pushgateway itself; leave out /metrics/job/…".to_owned()),
+        ("pushgateway: {url: http://h, job: ''}", "1: pushgateway.job: \"\": may not be empty".to_owned()),
+        ("remote_write: [{name: a}]", "1: remote_write[0].url: is missing; it is the address to send to".to_owned()),
+        ("remote_write: [{url: ''}]", "1: remote_write[0].url: not a URL: relative URL without a base; write it as http://host:port/path or https://host/path".to_owned()),
+        ("remote_write: [{url: 'ftp://u:hunter2@h'}]", "1: remote_write[0].url: not an http or https URL; write it as http://host:port/path or https://host/path".to_owned()),
+        ("remote_write: [{url: 'http://u:hunter2h'}]", "1: remote_write[0].url: not a URL: invalid port number; write it as http://host:port/path or https://host/path".to_owned()),
+        ("remote_write: [{url: http://h}, {url: http://h}]", "1: remote_write[1].name: \"h\": two endpoints have this name; give each a `name` of its own, it decides which backlog is whose".to_owned()),
+    ];
+    for (text, expected) in table {
+        assert_eq!(wrong(text), [expected], "{text}");
+    }
+}
+
+#[test]
+fn every_rule_of_an_endpoint_has_its_message() {
+    const NOT_YET: &str = "valid in Prometheus, not supported by outhaul yet";
+    let table = [
+        ("nam: x", "nam: unknown key; did you mean name?".to_owned()),
+        ("name: ''", "name: \"\": may not be empty; leave it out, or give the endpoint a name".to_owned()),
+        ("name: \"a\\nb\"", "name: \"a\\nb\": must be at most 128 bytes on one line".to_owned()),
+        ("remote_timeout: 0s", "remote_timeout: \"0s\": must be longer than 0s".to_owned()),
+        ("headers: {Authorization: hunter2}", "headers.Authorization: is set by basic_auth or authorization; use one of these blocks".to_owned()),
+        ("headers: {content-TYPE: hunter2}", "headers.content-TYPE: is a header of the protocol and cannot be changed".to_owned()),
+        ("headers: {'a b': hunter2}", "headers.a…: is not the name of a header".to_owned()),
+        ("headers: {a: \"hunter2\\nb: c\"}", "headers.a: the value of a header must be printable ASCII on one line".to_owned()),
+        ("headers: {A: hunter2, a: hunter2}", "headers.a: this header is given twice".to_owned()),
+        ("headers: {a: [hunter2]}", "headers.a: expected a value, found a list".to_owned()),
+        ("basic_auth: u:hunter2", "basic_auth: expected a block of keys, found a plain value".to_owned()),
+        ("basic_auth: {password: hunter2}", "basic_auth.username: is missing".to_owned()),
+        ("basic_auth: {username: a, username_file: b, password: c}", "basic_auth.username: at most one of username and username_file may be set".to_owned()),
+        ("basic_auth: {username: a, password: hunter2, password_file: b}", "basic_auth.password: at most one of password and password_file may be set".to_owned()),
+        ("basic_auth: {username: 'a:b', password: c}", "basic_auth.username: may not hold a colon".to_owned()),
+        ("basic_auth: {username: a, passwrod: hunter2}", "basic_auth.passwrod: unknown key; did you mean password?".to_owned()),
+        ("basic_auth: {username: a, password hunter2}", "basic_auth.…: unknown key; a key and its value are written `key: value`".to_owned()),
+        ("basic_auth: {username: a, hunter2}", "basic_auth.…: unknown key; known in remote_write[0].basic_auth: password, password_file, username, username_file".to_owned()),
+        ("headers: {X-Key, hunter2}", "headers: a name in here has no value; an empty one is written \"\"".to_owned()),
+        ("authorization: {type: Basic, credentials: hunter2}", "authorization.type: use basic_auth for this scheme".to_owned()),
+        ("authorization: {type: 'a b', credentials: hunter2}", "authorization.type: \"a b\": is not an authentication scheme, such as Bearer".to_owned()),
+        ("authorization: {type: Bearer}", "authorization.credentials: is missing; set it or credentials_file".to_owned()),
+        ("authorization: {credentials: \"hunter2\\n\"}", "authorization.credentials: must be printable ASCII on one line".to_owned()),
+        ("bearer_token: hunter2\nbearer_token_file: b", "bearer_token: at most one of bearer_token and bearer_token_file may be set".to_owned()),
+        ("basic_auth: {username: a, password: b}\nauthorization: {credentials: c}", ": at most one way to authenticate may be set, found basic_auth and authorization".to_owned()),
+        ("bearer_token: hunter2\nbasic_auth: {username: a, password: b}", ": at most one way to authenticate may be set, found basic_auth and bearer_token".to_owned()),
+        ("tls_config: {cert_file: a}", "tls_config: cert_file and key_file belong together; set both or neither".to_owned()),
+        ("tls_config: {server_name: a}", format!("tls_config.server_name: {NOT_YET}")),
+        ("tls_config: {key: hunter2}", format!("tls_config.key: {NOT_YET}")),
+        ("tls_config: {min_version: TLS12}", format!("tls_config.min_version: {NOT_YET}")),
+        ("write_relabel_configs: [{action: drop}]", format!("write_relabel_configs: {NOT_YET}")),
+        ("oauth2: {client_secret: hunter2}", format!("oauth2: {NOT_YET}")),
+        ("sigv4: {}", format!("sigv4: {NOT_YET}")),
+        ("azuread: {}", format!("azuread: {NOT_YET}")),
+        ("google_iam: {}", format!("google_iam: {NOT_YET}")),
+        ("proxy_url: http://u:hunter2@h", format!("proxy_url: {NOT_YET}")),
+        ("http_headers: {a: {values: [b]}}", format!("http_headers: {NOT_YET}")),
+        ("send_exemplars: true", format!("send_exemplars: true is {NOT_YET}")),
+        ("send_native_histograms: true", format!("send_native_histograms: true is {NOT_YET}")),
+        ("follow_redirects: false", format!("follow_redirects: false is {NOT_YET}")),
+        ("proxy_from_environment: true", format!("proxy_from_environment: true is {NOT_YET}")),
+        ("protobuf_message: io.prometheus.write.v2.Request", format!("protobuf_message: \"io.prometheus.write.v2.Request\": remote-write 2.0 is {NOT_YET}")),
+        ("protocol: v2", "protocol: \"v2\": must be auto or v1; v2 is not supported yet".to_owned()),
+        ("max_sample_age: 1h\nqueue_config: {sample_age_limit: 2h}", "max_sample_age: contradicts queue_config.sample_age_limit, which means the same; set one".to_owned()),
+        ("queue_config: {max_samples_per_send: 0}", "queue_config.max_samples_per_send: \"0\": must be a whole number from 1 to 100000".to_owned()),
+        ("queue_config: {max_samples_per_send: 1e3}", "queue_config.max_samples_per_send: \"1e3\": must be a whole number from 1 to 100000".to_owned()),
+        ("queue_config: {min_backoff: 2m, max_backoff: 1m}", "queue_config.min_backoff: 120s is longer than max_backoff, 60s".to_owned()),
+        ("queue_config: {min_backoff: 0s}", "queue_config.min_backoff: \"0s\": must be longer than 0s".to_owned()),
+        ("queue_config: {min_bakoff: 1s}", "queue_config.min_bakoff: unknown key; did you mean min_backoff?".to_owned()),
+        ("metadata_config: {send_interval: 10ms}", "metadata_config.send_interval: must be at least 1s".to_owned()),
+    ];
+    for (keys, expected) in table {
+        let lines = wrong(&endpoint(keys));
+        let separator = if expected.starts_with(':') { "" } else { "." };
+        let [line] = &lines[..] else { panic!("{keys}: {lines:?}") };
+        let line = line.split_once(": ").unwrap().1;
+        assert_eq!(line, format!("remote_write[0]{separator}{expected}"), "{keys}");
+    }
+}
+
+#[test]
+fn harmless_values_are_taken_in_silence() {
+    let keys = "send_exemplars: false\nenable_http2: false\nfollow_redirects: true\nprotocol: auto\nprotobuf_message: prometheus.WriteRequest\n\
+                proxy_from_environment: false\nround_robin_dns: false\nwrite_relabel_configs: []\ntls_config: {insecure_skip_verify: false}\n\
+                max_sample_age: 1h\nqueue_config: {sample_age_limit: 60m}\nmetadata_config:\nheaders: {}";
+    let text = format!(
+        "profiles: [native]\nsend_unchanged_every: 0s\nscrape_configs: []\ndocker: [{{resources: auto}}]\n{}",
+        endpoint(keys)
+    );
+    assert_eq!(from_text(&text).notices, [""; 0]);
+}
+
+#[test]
+fn unsafe_settings_are_said_at_start() {
+    let text = "web: {listen_address: 0.0.0.0:1}\nbuffer: {sync_interval: 2s}\nremote_write:\n- url: http://192.168.1.1/x?t=hunter2\n  \
+                basic_auth: {username: u}\n  enable_http2: true\n  tls_config: {insecure_skip_verify: true}\n";
+    let notices = from_text(text).notices;
+    let expected = [
+        "remote_write[0].basic_auth.password: there is no password",
+        "remote_write[0].url: credentials travel unencrypted to http://192.168.1.1/x",
+        "remote_write[0].tls_config.insecure_skip_verify: anybody is believed to be the receiver",
+        "web.listen_address: anybody who reaches 0.0.0.0:1 can read the local page",
+        "accepted, but without effect in outhaul: buffer.sync_interval, remote_write[0].enable_http2",
+    ];
+    assert_eq!(notices, expected);
+}
+
+#[test]
+fn one_backoff_that_is_given_moves_the_default_of_the_other() {
+    let queue = |keys: &str| from_text(&endpoint(&format!("queue_config: {{{keys}}}"))).remote_write[0].queue.clone();
+    assert_eq!(queue("max_backoff: 100ms").min_backoff, Duration::from_millis(100));
+    assert_eq!(queue("min_backoff: 5m").max_backoff, Duration::from_secs(300));
+    assert_eq!(queue("min_backoff: 2s").max_backoff, Duration::from_secs(60));
+}
+
+#[test]
+fn names_follow_from_the_url_alone_so_that_order_and_number_do_not_matter() {
+    let name = |url: &str| from_text(&format!("remote_write: [{{url: '{url}'}}]")).remote_write[0].name.clone();
+    assert_eq!(name("https://u:hunter2@h.example/api/v1/push?token=hunter2"), "h.example-api-v1-push");
+    assert_eq!(name("http://[::1]:9090/"), "-::1-:9090");
+    let long = name(&format!("http://h/{}", "a".repeat(500)));
+    assert!(long.len() == 128 && long != name(&format!("http://h/{}", "a".repeat(501))), "{long}");
+}
+
+#[test]
+fn names_of_files_are_relative_to_the_file_that_holds_them() {
+    let config =
+        from_text(&endpoint("basic_auth: {username_file: /u, password_file: p}\ntls_config: {ca_file: ca/x.pem}"));
+    assert_eq!(basic(&config.remote_write[0].auth), ("/u", "/etc/outhaul/p"));
+    assert_eq!(config.remote_write[0].tls.ca_file.as_deref(), Some(Path::new("/etc/outhaul/ca/x.pem")));
+}
+
+#[test]
+fn engines_and_filters_are_read() {
+    let text = "docker:\n- include: {names: ['web-*'], labels: [monitor=true, keep], images: [/.*:1/]}\n  container_labels: [a.b]\n- host: tcp://10.0.0.2:2375\n";
+    let config = with(text, &[("DOCKER_HOST", "tcp://10.0.0.1:2375")]).unwrap();
+    assert_eq!(config.docker[0].host, "tcp://10.0.0.1:2375");
+    assert_eq!(config.docker[1].host, "tcp://10.0.0.2:2375");
+    let include = &config.docker[0].include;
+    assert!(include.names[0].matches("web-1") && include.images[0].matches("x:1"));
+    assert!(include.labels[0].value.as_ref().unwrap().matches("true") && include.labels[1].value.is_none());
+    assert_eq!(config.docker[0].container_labels, ["a.b"]);
+    assert!(from_text("docker: []").docker.is_empty() && from_text("docker: off").docker.is_empty());
+    assert_eq!(from_text("docker:").docker.len(), 1);
+}
+
+#[test]
+fn a_client_key_for_the_engine_is_not_ignored() {
+    let variables = [("DOCKER_HOST", "tcp://10.0.0.1:2376"), ("DOCKER_TLS_VERIFY", "1")];
+    let error = assemble(None, &variables.into_iter().collect()).unwrap_err().to_string();
+    assert!(error.ends_with("from DOCKER_HOST: TLS to an engine (DOCKER_TLS_VERIFY) is not supported yet"), "{error}");
+}
+
+#[test]
+fn a_pushgateway_alone_is_pushed_to_always() {
+    let pushgateway =
+        from_text("pushgateway: {url: http://h, basic_auth: {username: u, password: p}}").pushgateway.unwrap();
+    assert_eq!(pushgateway.mode, PushgatewayMode::Always);
+    assert_eq!((pushgateway.job.as_str(), pushgateway.after), ("outhaul", Duration::from_secs(60)));
+    assert_eq!(basic(&pushgateway.auth), ("u", "p"));
+    assert!(from_text("pushgateway: {mode: off}").pushgateway.is_none());
+}
+
+#[test]
+fn several_problems_are_told_at_once_in_the_order_of_their_lines() {
+    let lines = wrong("log: {level: x}\nbuffer:\n  max_bytes: 1\n  pth: /x\nweb: {enabled: 3}\n");
+    let at: Vec<&str> = lines.iter().map(|line| line.split(':').next().unwrap()).collect();
+    assert_eq!(at, ["1", "3", "4", "5"]);
+}
+
+#[test]
+fn a_file_is_read_or_the_error_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.yml");
+    let none = Environment::default();
+    let error = load(Some(&path), &none).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("{}: cannot read the configuration: No such file", path.display())), "{error}");
+    std::fs::write(&path, "buffer: {path: data}").unwrap();
+    assert_eq!(load(Some(&path), &none).unwrap().buffer.path, folder.path().join("data"));
+    let named = [("OUTHAUL_CONFIG_FILE", path.to_str().unwrap())].into_iter().collect();
+    assert_eq!(load(None, &named).unwrap().buffer.path, folder.path().join("data"));
+    std::fs::write(&path, vec![b'#'; yaml::MAX_FILE_BYTES + 1]).unwrap();
+    assert!(load(Some(&path), &none).unwrap_err().to_string().ends_with("the file is larger than 1048576 bytes"));
+    std::fs::write(&path, [b'a', 0xff]).unwrap();
+    assert!(load(Some(&path), &none).unwrap_err().to_string().ends_with("the file is not UTF-8 text"));
+    assert!(load(Some(folder.path()), &none).unwrap_err().to_string().contains("cannot read the configuration"));
+}
+
+const DOCUMENTATION: &str = include_str!("../../docs/CONFIGURATION.md");
+const EXAMPLE: &str = include_str!("../../deploy/outhaul.example.yml");
+
+#[test]
+fn the_examples_of_the_documentation_are_valid() {
+    let blocks: Vec<&str> =
+        DOCUMENTATION.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert_eq!(blocks.len(), 4);
+    for text in blocks.into_iter().chain([EXAMPLE]) {
+        from_text(text);
+    }
+}
+
+#[test]
+fn what_is_commented_out_in_the_example_is_valid_too() {
+    let mut text = String::new();
+    for line in EXAMPLE.lines().skip_while(|line| line.starts_with('#') || line.is_empty()) {
+        let is_alternative = line.contains("# authorization:") || line.contains("credentials_file");
+        let line = if is_alternative { line.to_owned() } else { line.replacen("# ", "", 1) };
+        text.push_str(&line);
+        text.push('\n');
+    }
+    // The remarks that follow a value lost their `#` too where the line had no other.
+    let text = regex::Regex::new(r"(?m) {2,}(one|`|the name|switches|what|shows|or |`web).*$")
+        .unwrap()
+        .replace_all(&text, "")
+        .into_owned();
+    let config = from_text(&text);
+    assert_eq!(config.pushgateway.unwrap().mode, PushgatewayMode::Fallback);
+    assert_eq!(basic(&config.remote_write[0].auth).0, "123456");
+}
+
+/// Everything a user can write, with a secret wherever one may stand.
+const FULL: &str = "global: {external_labels: {site: x}}\ndocker:\n- host: tcp://h:1\n  include: {names: [a]}\n  exclude: {names: [b]}\n\
+    remote_write:\n- url: https://user:hunter2@host/path?token=hunter2\n  headers: {X-Key: hunter2}\n  tls_config: {ca_file: x}\n  \
+    queue_config: {}\n  metadata_config: {}\n- url: https://b/\n  basic_auth:\n    username: hunter2\n    password: hunter2\n- url: https://c/\n  \
+    authorization:\n    credentials: hunter2\n- url: https://d/\n  bearer_token: hunter2\n\
+    pushgateway:\n  url: https://user:hunter2@host/?x=hunter2\n  tls_config: {}\nbuffer: {}\nweb: {}\nlog: {}\n";
+
+#[test]
+fn no_secret_is_in_the_debug_text_of_a_configuration() {
+    let config = from_text(FULL);
+    let text = format!("{config:?} {config:#?}");
+    assert!(!text.contains("hunter2"), "{text}");
+    let environment: Environment = [("OUTHAUL_REMOTE_WRITE_PASSWORD", "hunter2")].into_iter().collect();
+    assert!(!format!("{environment:?}").contains("hunter2"));
+}
+
+#[test]
+fn every_key_is_in_the_documentation() {
+    let extra = "  basic_auth: {}\n  authorization: {}\n";
+    let text = format!("{}{extra}buffer: {{}}\nweb: {{}}\nlog: {{}}\n", FULL.split("buffer:").next().unwrap());
+    let path: Arc<Path> = Arc::from(Path::new(FILE));
+    let (root, report) = layers(Some((&path, &text)), &Environment::default()).unwrap();
+    raw::Block::read(&report, String::new(), root, |root| validate::read(root, &Environment::default()));
+    let asked = report.asked();
+    assert!(asked.len() > 120, "{asked:?}");
+    for path in asked {
+        let key = path.rsplit('.').next().unwrap();
+        let named = [format!("`{key}`"), format!(".{key}`")];
+        assert!(named.iter().any(|name| DOCUMENTATION.contains(name)), "{path} is not in docs/CONFIGURATION.md");
+    }
+}
+
+#[test]
+fn every_shortcut_is_in_the_documentation() {
+    for name in environment::known_variables().chain([environment::DOCKER_HOST]) {
+        assert!(DOCUMENTATION.contains(&format!("`{name}`")), "{name}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn no_text_makes_it_panic(any in "\\PC{0,80}", variable in "[A-Z_\\[\\].0-9]{0,20}", value in "\\PC{0,20}") {
+        let name = format!("OUTHAUL_{variable}");
+        let _ignored = with(&any, &[(&name, &value)]);
+    }
+
+    #[test]
+    fn no_change_of_one_place_makes_it_panic_or_tell_a_secret(
+        at in 0..FULL.len(), deleted in 0_usize..3, inserted in "[-:\\[\\]{}#&*!|'\" \n\ta0~,$%/@?]{0,3}",
+    ) {
+        let text = format!("{}{inserted}{}", &FULL[..at], &FULL[(at + deleted).min(FULL.len())..]);
+        // Only whole secrets count: what is cut in two is another text.
+        if let Err(error) = with(&text, &[]) {
+            prop_assert!(!error.to_string().contains("hunter2"), "{error}\n{text}");
+        }
+    }
+}
