@@ -5,6 +5,8 @@ pub mod clock;
 pub mod config;
 pub mod encode;
 pub mod model;
+pub mod receive;
+pub mod ship;
 pub mod shutdown;
 pub mod source;
 pub mod telemetry;
