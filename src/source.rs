@@ -5,6 +5,9 @@
 //!
 //! Adding a source is one file in this folder and one line in `agent.rs`.
 
+pub mod docker;
+pub mod own;
+
 use std::future::Future;
 use std::pin::Pin;
 
