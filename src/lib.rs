@@ -6,9 +6,11 @@ pub mod config;
 pub mod encode;
 pub mod model;
 pub mod receive;
+pub mod sampler;
 pub mod ship;
 pub mod shutdown;
 pub mod source;
+pub mod staleness;
 pub mod telemetry;
 
 /// Generated from `proto/` by `build.rs`.
