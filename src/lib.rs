@@ -1,9 +1,13 @@
 //! outhaul hauls container state out of hosts that nobody can reach in.
 
+pub mod agent;
 pub mod buffer;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod encode;
+pub mod host;
+pub mod log;
 pub mod model;
 pub mod receive;
 pub mod sampler;
@@ -12,6 +16,7 @@ pub mod shutdown;
 pub mod source;
 pub mod staleness;
 pub mod telemetry;
+pub mod web;
 
 /// Generated from `proto/` by `build.rs`.
 #[allow(missing_docs, unreachable_pub, clippy::pedantic)]
