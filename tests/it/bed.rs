@@ -1,0 +1,78 @@
+//! Real servers for tests: started on free ports in temporary directories, ended by their id when dropped, also on a panic.
+//!
+//! Waiting is always for a condition with a deadline ([`eventually`]), never for a time.
+
+mod agent;
+mod engine;
+mod process;
+mod prometheus;
+mod pushgateway;
+mod recorder;
+mod victoria_metrics;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+pub(crate) use agent::{Agent, outhaul};
+pub(crate) use engine::{Engine, Event};
+pub(crate) use prometheus::{Prometheus, PrometheusOptions, Raw};
+pub(crate) use pushgateway::Pushgateway;
+pub(crate) use recorder::Recorder;
+pub(crate) use victoria_metrics::VictoriaMetrics;
+
+/// Samples by series: instant in milliseconds → the value in one spelling that keeps every bit of a number.
+pub(crate) type Samples = BTreeMap<String, BTreeMap<i64, String>>;
+
+/// How long a condition may take to come true: generous, because it is only ever used up by a failure.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
+
+/// Waits until `condition` holds; fails with `what` when it never does.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "never happened within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A port nobody listens on. Below the range the system takes for outgoing connections, and never the same one twice, so
+/// that it is still free when the server that was told to use it starts.
+pub(crate) fn free_port() -> u16 {
+    const FIRST: u32 = 20_000;
+    const COUNT: u32 = 10_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let place = std::process::id().wrapping_mul(97).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
+        let port = u16::try_from(FIRST + place).unwrap();
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// GETs a URL; the body of an answer with status 200, else `None`.
+pub(crate) fn get(url: &str) -> Option<String> {
+    let answer = request("GET", url)?;
+    (answer.0 == 200).then_some(answer.1)
+}
+
+/// A request without a body, over a connection of its own.
+pub(crate) fn request(method: &str, url: &str) -> Option<(u16, String)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        outhaul::ship::install_crypto_provider();
+        let client =
+            reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).tls_certs_only([]).build().unwrap();
+        let response = client.request(method.parse().unwrap(), url).send().await.ok()?;
+        Some((response.status().as_u16(), response.text().await.ok()?))
+    })
+}
+
+/// `text` fit for a query parameter.
+pub(crate) fn encoded(text: &str) -> String {
+    text.bytes()
+        .map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}

@@ -1,0 +1,106 @@
+//! The real binary.
+
+use std::process::{Command, ExitStatus};
+
+use tempfile::TempDir;
+
+use super::process::Process;
+use super::{eventually, free_port, get};
+
+pub(crate) struct Agent {
+    directory: TempDir,
+    port: u16,
+    process: Process,
+}
+
+impl Agent {
+    /// Runs `outhaul run` on `config`, with a buffer and a local page of its own.
+    pub(crate) fn start(config: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let buffer = if config.contains("buffer:") {
+            String::new()
+        } else {
+            format!("buffer: {{path: {}}}\n", directory.path().join("buffer").display())
+        };
+        let whole = format!("{config}{buffer}web: {{listen_address: \"127.0.0.1:{port}\"}}\n");
+        std::fs::write(directory.path().join("outhaul.yml"), whole).unwrap();
+        let process = Self::spawn(&directory);
+        Self { directory, port, process }
+    }
+
+    fn spawn(directory: &TempDir) -> Process {
+        let mut command = outhaul();
+        command.arg("run").arg("--config.file").arg(directory.path().join("outhaul.yml"));
+        Process::start(&mut command, &directory.path().join("log"))
+    }
+
+    pub(crate) fn start_again(&mut self) {
+        self.process = Self::spawn(&self.directory);
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        self.process.signal(name);
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.process.has_ended()
+    }
+
+    pub(crate) fn kill9(&mut self) {
+        self.process.kill();
+    }
+
+    /// SIGTERM; it must end well.
+    pub(crate) fn terminate(&mut self) -> ExitStatus {
+        let status = self.process.terminate();
+        assert!(status.success(), "{status}");
+        status
+    }
+
+    pub(crate) fn log(&self) -> String {
+        self.process.log()
+    }
+
+    pub(crate) fn wait_until_ready(&self) {
+        eventually("outhaul is ready", || get(&self.url("/-/ready")).is_some());
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    /// The value of the one series of `name` that has all of `labels`, from the local page.
+    pub(crate) fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let page = get(&self.url("/metrics"))?;
+        let wanted: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
+        let line = page.lines().find(|line| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+                && wanted.iter().all(|label| line.contains(label.as_str()))
+        })?;
+        line.rsplit(' ').next()?.parse().ok()
+    }
+
+    /// The ledger of an endpoint: appended, and the sum of everything that may have become of it.
+    pub(crate) fn ledger(&self, endpoint: &str) -> (f64, f64) {
+        let fate =
+            |fate| self.metric("outhaul_ledger_samples_total", &[("remote_name", endpoint), ("fate", fate)]).unwrap();
+        let gone: f64 = ["delivered", "refused", "expired", "corrupt", "evicted_size", "evicted_age", "evicted_memory"]
+            .map(fate)
+            .iter()
+            .sum();
+        (fate("appended"), gone + self.metric("outhaul_ledger_pending_samples", &[("remote_name", endpoint)]).unwrap())
+    }
+}
+
+/// The binary with an environment that knows nothing but the engine.
+pub(crate) fn outhaul() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_outhaul"));
+    command.env_clear();
+    for name in ["DOCKER_HOST", "PATH"] {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command
+}

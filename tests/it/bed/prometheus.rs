@@ -1,0 +1,126 @@
+//! A real Prometheus that receives remote-write.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::process::Process;
+use super::{Samples, encoded, eventually, free_port, get};
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PrometheusOptions {
+    /// How much older than its newest sample a sample may be; none is Prometheus' default.
+    pub(crate) out_of_order_time_window: Option<Duration>,
+}
+
+pub(crate) struct Prometheus {
+    directory: TempDir,
+    port: u16,
+    process: Option<Process>,
+}
+
+/// One raw sample.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Raw {
+    pub(crate) at_millis: i64,
+    pub(crate) value: f64,
+}
+
+impl Prometheus {
+    pub(crate) fn start(options: PrometheusOptions) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let window = options.out_of_order_time_window.unwrap_or_default().as_secs();
+        let config =
+            format!("global: {{scrape_interval: 1h}}\nstorage: {{tsdb: {{out_of_order_time_window: {window}s}}}}\n");
+        std::fs::write(directory.path().join("prometheus.yml"), config).unwrap();
+        let mut prometheus = Self { directory, port: free_port(), process: None };
+        prometheus.start_again();
+        prometheus
+    }
+
+    /// Starts it on the same port and data as before.
+    pub(crate) fn start_again(&mut self) {
+        let path = |name: &str| self.directory.path().join(name).display().to_string();
+        let mut command = Command::new("prometheus");
+        command
+            .arg(format!("--config.file={}", path("prometheus.yml")))
+            .arg(format!("--storage.tsdb.path={}", path("data")))
+            .arg(format!("--web.listen-address=127.0.0.1:{}", self.port))
+            .arg("--web.enable-remote-write-receiver")
+            .arg("--query.lookback-delta=5m")
+            .current_dir(self.directory.path());
+        self.process = Some(Process::start(&mut command, &self.directory.path().join("log")));
+        eventually("prometheus is ready", || get(&self.url("/-/ready")).is_some());
+    }
+
+    pub(crate) fn stop(&mut self) {
+        self.process.take().unwrap().terminate();
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    pub(crate) fn write_url(&self) -> String {
+        self.url("/api/v1/write")
+    }
+
+    /// The answer to an instant query: labels and the `value` or `values` member of each series.
+    fn query(&self, expression: &str) -> Vec<(BTreeMap<String, String>, Value)> {
+        let Some(body) = get(&self.url(&format!("/api/v1/query?query={}", encoded(expression)))) else {
+            return Vec::new();
+        };
+        let answer: Value = serde_json::from_str(&body).unwrap();
+        let series = |item: &Value| {
+            let labels = serde_json::from_value(item["metric"].clone()).unwrap();
+            let content = if item["values"].is_null() { &item["value"] } else { &item["values"] };
+            (labels, content.clone())
+        };
+        answer["data"]["result"].as_array().unwrap().iter().map(series).collect()
+    }
+
+    /// The value a query gives now; `None` where there is no series.
+    pub(crate) fn value_now(&self, expression: &str) -> Option<f64> {
+        let result = self.query(expression);
+        assert!(result.len() <= 1, "{expression} is not one series: {result:?}");
+        result.first()?.1[1].as_str()?.parse().ok()
+    }
+
+    /// Every sample of the last hour of the series `selector` names, at its own timestamp; stale markers are not shown.
+    pub(crate) fn raw(&self, selector: &str) -> Vec<Raw> {
+        let result = self.query(&format!("{selector}[1h]"));
+        result
+            .iter()
+            .flat_map(|(_, values)| points(values))
+            .map(|(at_millis, text)| Raw { at_millis, value: text.parse().unwrap() })
+            .collect()
+    }
+
+    /// Every sample of the last hour of every series; stale markers are not shown.
+    pub(crate) fn all_samples(&self) -> Samples {
+        let result = self.query("{__name__=~\".+\"}[1h]");
+        result.iter().map(|(labels, values)| (series_name(labels), points(values).collect())).collect()
+    }
+}
+
+/// A series' identity as text: its labels in order.
+pub(crate) fn series_name(labels: &BTreeMap<String, String>) -> String {
+    labels.iter().map(|(name, value)| format!("{name}={value:?}")).collect::<Vec<_>>().join(",")
+}
+
+/// A value as Prometheus' API writes it, for comparison: parsed and printed again, so that both sides have one spelling.
+pub(crate) fn number(value: f64) -> String {
+    format!("{value:?}")
+}
+
+fn points(values: &Value) -> impl Iterator<Item = (i64, String)> + '_ {
+    values.as_array().into_iter().flatten().map(|point| {
+        let seconds = point[0].as_f64().unwrap();
+        #[expect(clippy::cast_possible_truncation, reason = "milliseconds since 1970 fit")]
+        let millis = (seconds * 1000.0).round() as i64;
+        (millis, number(point[1].as_str().unwrap().parse().unwrap()))
+    })
+}

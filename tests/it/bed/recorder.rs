@@ -1,0 +1,111 @@
+//! A remote-write receiver in this process that takes everything and forgets nothing: the witness of what outhaul took.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::StatusCode;
+use outhaul::encode::v1;
+use tokio::sync::oneshot;
+
+use super::{Samples, eventually};
+
+pub(crate) struct Recorder {
+    port: u16,
+    record: Arc<Mutex<Record>>,
+    /// Dropped with the recorder, which ends its thread.
+    _stop: oneshot::Sender<()>,
+}
+
+#[derive(Default)]
+struct Record {
+    samples: Samples,
+    /// How many of them were stale markers, by series.
+    stale: BTreeMap<String, Vec<i64>>,
+    contradictions: Vec<String>,
+}
+
+impl Recorder {
+    pub(crate) fn start() -> Self {
+        let record = Arc::new(Mutex::new(Record::default()));
+        let (stop, stopped) = oneshot::channel::<()>();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        listener.set_nonblocking(true).unwrap();
+        let app = Router::new().fallback(take).with_state(Arc::clone(&record));
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                tokio::select! {
+                    served = axum::serve(listener, app) => served.unwrap(),
+                    _ = stopped => {}
+                }
+            });
+        });
+        Self { port, record, _stop: stop }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn write_url(&self) -> String {
+        format!("http://127.0.0.1:{}/api/v1/write", self.port)
+    }
+
+    /// Every sample but the stale markers, which Prometheus does not show either.
+    pub(crate) fn samples(&self) -> Samples {
+        self.record.lock().unwrap().samples.clone()
+    }
+
+    /// When the series whose name holds each of `parts` were marked stale.
+    pub(crate) fn stale_marks(&self, parts: &[&str]) -> Vec<i64> {
+        let record = self.record.lock().unwrap();
+        record
+            .stale
+            .iter()
+            .filter(|(name, _)| parts.iter().all(|part| name.contains(part)))
+            .flat_map(|(_, marks)| marks.clone())
+            .collect()
+    }
+
+    /// Where one series had two values at one instant.
+    pub(crate) fn contradictions(&self) -> Vec<String> {
+        self.record.lock().unwrap().contradictions.clone()
+    }
+
+    /// When outhaul ticked.
+    pub(crate) fn ticks(&self) -> Vec<i64> {
+        let record = self.record.lock().unwrap();
+        let ticks = record.samples.iter().find(|(name, _)| name.contains("__name__=\"outhaul_up\""));
+        ticks.map(|(_, samples)| samples.keys().copied().collect()).unwrap_or_default()
+    }
+
+    pub(crate) fn wait_for_ticks(&self, count: usize) {
+        eventually(&format!("{count} ticks"), || self.ticks().len() >= count);
+    }
+}
+
+async fn take(State(record): State<Arc<Mutex<Record>>>, body: Bytes) -> StatusCode {
+    let Ok(request) = v1::decode(&body, 32 << 20) else { return StatusCode::BAD_REQUEST };
+    let mut record = record.lock().unwrap();
+    for series in request.series {
+        let labels = series.labels.iter().map(|label| (label.name.to_string(), label.value.to_string())).collect();
+        let name = super::prometheus::series_name(&labels);
+        for (at, value) in series.samples {
+            if value.is_stale() {
+                record.stale.entry(name.clone()).or_default().push(at.millis());
+                continue;
+            }
+            let text = super::prometheus::number(value.number());
+            let before = record.samples.entry(name.clone()).or_default().insert(at.millis(), text.clone());
+            if before.as_ref().is_some_and(|before| *before != text) {
+                record.contradictions.push(format!("{name} at {}: {before:?} and {text}", at.millis()));
+            }
+        }
+    }
+    StatusCode::NO_CONTENT
+}
