@@ -270,8 +270,11 @@ impl Pushgateway {
     fn note_engaged(&self, engaged: bool) {
         if self.metrics.engaged.get().is_normal() != engaged {
             self.metrics.engaged.set(f64::from(u8::from(engaged)));
-            let shown = if engaged { "the present is shown on the pushgateway" } else { "remote-write has recovered" };
-            tracing::info!(url = %self.masked, shown, "pushgateway mode changed");
+            if engaged {
+                tracing::info!(url = %self.masked, "pushgateway shows the present");
+            } else {
+                tracing::info!(url = %self.masked, "remote-write has recovered; pushgateway is not needed any more");
+            }
         }
     }
 
