@@ -66,6 +66,8 @@ const LIST_DEADLINE: Duration = Duration::from_secs(30);
 const MAX_INSPECT_BYTES: usize = 4 * 1024 * 1024;
 /// The longest wait for an inspect; the usual one takes 2 ms.
 const INSPECT_DEADLINE: Duration = Duration::from_secs(2);
+/// How much longer than one inspect all of a tick may take, so that one that hangs is still seen to have hung.
+const INSPECT_GRACE: Duration = Duration::from_millis(50);
 /// How many inspects run at a time.
 const INSPECTS_AT_ONCE: usize = 4;
 /// The largest `/info` that is read, in bytes, and the longest wait for it.
@@ -334,8 +336,7 @@ impl DockerSource {
     /// Inspects one container.
     fn ask(&self, id: String) -> BoxFuture<'static, Inspected> {
         let api = Arc::clone(&self.api);
-        // Half of the time there is, so that one that hangs is noticed while there is time left for others.
-        let deadline = INSPECT_DEADLINE.min(self.patience / 2);
+        let deadline = INSPECT_DEADLINE.min(self.patience);
         Box::pin(async move {
             let path = format!("/containers/{id}/json");
             let answer = api.get(&path, MAX_INSPECT_BYTES, deadline).await;

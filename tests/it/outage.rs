@@ -91,13 +91,18 @@ fn assert_same(taken: &Samples, answered: &Samples) {
     assert!(samples > 1000, "the comparison is about something: {samples} samples");
 }
 
+/// A tick that a busy machine delayed is no hole, one that is missing is: ticks are a second apart.
+const HOLE_MILLIS: i64 = 1900;
+
 /// Ticks are a second apart, but for the one hole where outhaul was dead and the first tick of each life, which comes at once.
 fn assert_no_hole(ticks: &[i64], ticks_before_the_kill: usize) {
     let holes: Vec<(usize, i64)> = ticks
         .windows(2)
         .enumerate()
         .map(|(place, pair)| (place, pair[1] - pair[0]))
-        .filter(|(place, gap)| *gap > 1100 && !(ticks_before_the_kill - 1..=ticks_before_the_kill + 1).contains(place))
+        .filter(|(place, gap)| {
+            *gap > HOLE_MILLIS && !(ticks_before_the_kill - 1..=ticks_before_the_kill + 1).contains(place)
+        })
         .collect();
     assert_eq!(holes, [], "ticks: {ticks:?}");
 }

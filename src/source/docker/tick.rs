@@ -15,8 +15,8 @@ use super::reader::StreamStatus;
 use super::table::SETTLE;
 use super::wire::{Inspect, List, parse_object};
 use super::{
-    DockerSource, Gap, INSPECTS_AT_ONCE, KEEP_PROOF_NANOS, LIST_DEADLINE, MAX_LIST_BYTES, OPENING_WAIT, PROOF_MARGIN,
-    StateChange,
+    DockerSource, Gap, INSPECT_GRACE, INSPECTS_AT_ONCE, KEEP_PROOF_NANOS, LIST_DEADLINE, MAX_LIST_BYTES, OPENING_WAIT,
+    PROOF_MARGIN, StateChange,
 };
 use crate::model::Timestamp;
 use crate::source::{FailureReason, Observation, SourceError};
@@ -115,7 +115,7 @@ impl DockerSource {
         self.asked = self.table.plan_inspects(at).into_iter().collect();
         let asks: Vec<_> = self.asked.iter().map(|id| self.ask(id.clone())).collect();
         let mut answers = stream::iter(asks).buffer_unordered(INSPECTS_AT_ONCE);
-        let enough = tokio::time::sleep(self.patience);
+        let enough = tokio::time::sleep(self.patience + INSPECT_GRACE);
         tokio::pin!(enough);
         loop {
             let answered = tokio::select! {
