@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use agent::{Agent, outhaul};
 pub(crate) use engine::{Engine, Event};
+pub(crate) use process::Guarded;
 pub(crate) use prometheus::{Prometheus, PrometheusOptions, Raw};
 pub(crate) use pushgateway::Pushgateway;
 pub(crate) use recorder::Recorder;

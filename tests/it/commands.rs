@@ -3,7 +3,9 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Output, Stdio};
 
-use crate::bed::{Engine, Prometheus, PrometheusOptions, Pushgateway, Recorder, eventually, free_port, outhaul};
+use crate::bed::{
+    Engine, Guarded, Prometheus, PrometheusOptions, Pushgateway, Recorder, eventually, free_port, outhaul,
+};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -106,15 +108,17 @@ fn run_needs_nothing_but_a_url_in_the_environment() {
     let name = engine.run("till", &[], &["sleep", "1000"]);
     let prometheus = Prometheus::start(PrometheusOptions::default());
     let directory = tempfile::tempdir().unwrap();
-    let mut run = outhaul()
-        .arg("run")
-        .env("OUTHAUL_REMOTE_WRITE_URL", prometheus.write_url())
-        // Only so that the test may run beside another outhaul and without root.
-        .env("OUTHAUL_BUFFER_PATH", directory.path())
-        .env("OUTHAUL__WEB__LISTEN_ADDRESS", format!("127.0.0.1:{}", free_port()))
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut run = Guarded(
+        outhaul()
+            .arg("run")
+            .env("OUTHAUL_REMOTE_WRITE_URL", prometheus.write_url())
+            // Only so that the test may run beside another outhaul and without root.
+            .env("OUTHAUL_BUFFER_PATH", directory.path())
+            .env("OUTHAUL__WEB__LISTEN_ADDRESS", format!("127.0.0.1:{}", free_port()))
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
     eventually("the container is in Prometheus", || {
         prometheus.value_now(&format!("container_state{{name=\"{name}\"}}")) == Some(1.0)
     });
@@ -125,15 +129,17 @@ fn run_needs_nothing_but_a_url_in_the_environment() {
 /// A terminal of its own, from `script`, which every Debian has.
 #[test]
 fn the_key_c_cuts_the_line_and_mends_it_and_no_tick_is_missing() {
-    let mut demo = std::process::Command::new("script")
-        .args(["--quiet", "--return", "--command"])
-        .arg(format!("stty rows 30 cols 100; {} demo --simulated", env!("CARGO_BIN_EXE_outhaul")))
-        .arg("/dev/null")
-        .env("TERM", "xterm")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut demo = Guarded(
+        std::process::Command::new("script")
+            .args(["--quiet", "--return", "--command"])
+            .arg(format!("stty rows 30 cols 100; {} demo --simulated", env!("CARGO_BIN_EXE_outhaul")))
+            .arg("/dev/null")
+            .env("TERM", "xterm")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
     let mut keys = demo.stdin.take().unwrap();
     let mut output = demo.stdout.take().unwrap();
     // The screen is drawn anew several times a second, so whatever is on it comes again.
@@ -189,12 +195,14 @@ fn once_without_an_endpoint_prints_the_snapshot() {
 #[test]
 fn receive_prints_what_once_sends() {
     let port = free_port();
-    let mut receiver = outhaul()
-        .args(["receive", "--listen-address", &format!("127.0.0.1:{port}")])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut receiver = Guarded(
+        outhaul()
+            .args(["receive", "--listen-address", &format!("127.0.0.1:{port}")])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
     let output = BufReader::new(receiver.stdout.take().unwrap());
     // Read all along: a receiver whose output nobody takes lets its senders wait.
     let found = std::thread::spawn(move || {
@@ -225,8 +233,9 @@ fn the_demo_prints_a_line_a_tick_without_a_terminal_and_ends_cleanly() {
         if let Some(host) = docker_host {
             command.env("DOCKER_HOST", host);
         }
-        let mut demo =
-            command.arg("demo").stdout(Stdio::piped()).stderr(Stdio::null()).stdin(Stdio::null()).spawn().unwrap();
+        let mut demo = Guarded(
+            command.arg("demo").stdout(Stdio::piped()).stderr(Stdio::null()).stdin(Stdio::null()).spawn().unwrap(),
+        );
         let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines().map(Result::unwrap);
         let first = lines.next().unwrap();
         assert_eq!(first.contains("simulated"), docker_host.is_some(), "{first}");

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::bed::{Agent, Engine, Recorder, eventually, free_port, get, outhaul};
+use crate::bed::{Agent, Engine, Guarded, Recorder, eventually, free_port, get, outhaul};
 
 /// An HTTP server that answers every request with what `answer` makes of its number, byte for byte, and closes.
 fn scripted(answer: impl Fn(usize) -> Vec<u8> + Send + 'static) -> (u16, Arc<AtomicUsize>) {
@@ -268,15 +268,17 @@ fn a_taken_port_costs_the_local_page_and_not_the_agent() {
     let recorder = Recorder::start();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let directory = tempfile::tempdir().unwrap();
-    let mut run = outhaul()
-        .arg("run")
-        .env("OUTHAUL_REMOTE_WRITE_URL", recorder.write_url())
-        .env("OUTHAUL_BUFFER_PATH", directory.path())
-        .env("OUTHAUL__WEB__LISTEN_ADDRESS", taken.local_addr().unwrap().to_string())
-        .env("OUTHAUL__GLOBAL__SCRAPE_INTERVAL", "1s")
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut run = Guarded(
+        outhaul()
+            .arg("run")
+            .env("OUTHAUL_REMOTE_WRITE_URL", recorder.write_url())
+            .env("OUTHAUL_BUFFER_PATH", directory.path())
+            .env("OUTHAUL__WEB__LISTEN_ADDRESS", taken.local_addr().unwrap().to_string())
+            .env("OUTHAUL__GLOBAL__SCRAPE_INTERVAL", "1s")
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
     recorder.wait_for_ticks(2);
     run.kill().unwrap();
     run.wait().unwrap();

@@ -1,10 +1,35 @@
 //! A child process that does not outlive its owner.
 
 use std::fs::File;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use super::eventually;
+
+/// A child that a test talks to by itself; ended when dropped, also on a panic.
+pub(crate) struct Guarded(pub(crate) Child);
+
+impl Deref for Guarded {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl DerefMut for Guarded {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
 
 /// A running program whose output goes to a file that is shown when the test fails.
 pub(crate) struct Process {
