@@ -29,6 +29,13 @@ pub const REPEAT_EVERY: Duration = Duration::from_secs(60);
 /// its repeats: its next event is said at once, so nothing is hidden, there is only more to read.
 pub const MAX_REMEMBERED: usize = 1_024;
 
+/// The beginning of a text from outside, at most `chars_max` characters of it, in one line and without characters that
+/// would play with a terminal.
+pub fn one_line(text: &str, chars_max: usize) -> String {
+    let text: String = text.trim().chars().take(chars_max).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    text.trim().to_owned()
+}
+
 /// Fields that tell one trouble from another at the same place in the code.
 const SUBJECTS: [&str; 4] = ["endpoint", "source", "container", "reason"];
 

@@ -64,7 +64,7 @@ async fn index() -> &'static str {
 }
 
 async fn metrics(State(page): State<Arc<Page>>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], encode::text::expose(&page.present()))
+    ([(header::CONTENT_TYPE, encode::text::CONTENT_TYPE)], encode::text::expose(&page.present()))
 }
 
 /// Answering at all is the proof: the one thread that samples and sends is the one that answers.

@@ -22,6 +22,7 @@ use super::auth::{authorization, unprepared};
 use super::outcome::{Answer, Exchange, Failure, FailureKind};
 use super::tls::{self, Transport};
 use crate::config::{Auth, Tls};
+use crate::log;
 
 /// The most of an answer's body that is kept; Prometheus keeps as much.
 pub(super) const TEXT_BYTES_MAX: usize = 1024;
@@ -273,10 +274,9 @@ async fn read_head(response: &mut Response, head: &mut Vec<u8>) {
     }
 }
 
-/// A receiver's words in one line, without characters that would play with a terminal.
+/// A receiver's words, fit for one line of a log.
 fn one_line(text: &str) -> String {
-    let text: String = text.chars().take(TEXT_BYTES_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    text.trim().to_owned()
+    log::one_line(text, TEXT_BYTES_MAX)
 }
 
 /// Whether the connection was there and broke, or carried nonsense.
@@ -313,7 +313,7 @@ fn chain(error: &reqwest::Error) -> String {
         }
         cause = error.source();
     }
-    one_line(&message).chars().take(MESSAGE_CHARS_MAX).collect()
+    log::one_line(&message, MESSAGE_CHARS_MAX)
 }
 
 #[cfg(test)]

@@ -131,7 +131,7 @@ impl Shipper {
                 }
                 None if shutdown.phase() >= Phase::Draining => Flow::Stop,
                 None if pending && std::mem::replace(&mut fruitless, true) => {
-                    pause(UNREADABLE_WAIT, &shutdown).await;
+                    self.pause(UNREADABLE_WAIT, &shutdown).await;
                     Flow::Continue
                 }
                 None => wait_for_more(&mut changes, &shutdown).await,
@@ -387,15 +387,6 @@ impl Shipper {
 /// Whether the buffer says that it still holds something for the endpoint.
 fn has_pending(status: &buffer::Status, endpoint: EndpointId) -> bool {
     status.endpoints.get(endpoint.0).is_some_and(|endpoint| endpoint.ledger.pending > 0)
-}
-
-/// Waits, unless draining begins.
-async fn pause(wait: Duration, shutdown: &Shutdown) {
-    let mut drain = shutdown.clone();
-    tokio::select! {
-        () = tokio::time::sleep(wait) => {}
-        () = drain.reached(Phase::Draining) => {}
-    }
 }
 
 async fn wait_for_more<T>(changes: &mut watch::Receiver<T>, shutdown: &Shutdown) -> Flow {

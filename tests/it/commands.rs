@@ -21,6 +21,16 @@ fn check(content: &str) -> Output {
     outhaul().args(["check", "--config.file"]).arg(file(content).path()).output().unwrap()
 }
 
+/// `outhaul once` with a buffer in `directory`; it must end well.
+#[track_caller]
+fn once(arguments: &[&str], environment: &[(&str, String)], directory: &tempfile::TempDir) -> Output {
+    let mut once = outhaul();
+    once.arg("once").args(arguments).envs(environment.iter().map(|(name, value)| (name, value)));
+    let output = once.env("OUTHAUL_BUFFER_PATH", directory.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    output
+}
+
 #[test]
 fn help_and_version_answer_and_a_mistake_is_a_usage_error() {
     let help = outhaul().arg("--help").output().unwrap();
@@ -55,13 +65,7 @@ fn once_delivers_one_snapshot_to_prometheus() {
     let name = engine.run("till", &[], &["sleep", "1000"]);
     let prometheus = Prometheus::start(PrometheusOptions::default());
     let directory = tempfile::tempdir().unwrap();
-    let output = outhaul()
-        .arg("once")
-        .env("OUTHAUL_REMOTE_WRITE_URL", prometheus.write_url())
-        .env("OUTHAUL_BUFFER_PATH", directory.path())
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    once(&[], &[("OUTHAUL_REMOTE_WRITE_URL", prometheus.write_url())], &directory);
     assert_eq!(prometheus.value_now(&format!("container_state{{name=\"{name}\"}}")), Some(1.0));
 }
 
@@ -90,15 +94,10 @@ fn once_that_cannot_deliver_says_so_exits_1_and_keeps_the_samples() {
 fn once_end_marks_every_series_as_ended() {
     let recorder = Recorder::start();
     let directory = tempfile::tempdir().unwrap();
-    let once = |arguments: &[&str]| {
-        let mut once = outhaul();
-        once.args(arguments).env("OUTHAUL_REMOTE_WRITE_URL", recorder.write_url());
-        let output = once.env("OUTHAUL_BUFFER_PATH", directory.path()).output().unwrap();
-        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    };
-    once(&["once"]);
+    let receiver = [("OUTHAUL_REMOTE_WRITE_URL", recorder.write_url())];
+    once(&[], &receiver, &directory);
     assert_eq!(recorder.stale_marks(&["outhaul_up"]), Vec::<i64>::new());
-    once(&["once", "--end"]);
+    once(&["--end"], &receiver, &directory);
     assert_eq!(recorder.stale_marks(&["outhaul_up"]), [recorder.ticks()[1] + 1]);
 }
 
@@ -174,21 +173,14 @@ fn the_key_c_cuts_the_line_and_mends_it_and_no_tick_is_missing() {
 fn once_with_a_pushgateway_leaves_the_snapshot_there() {
     let gateway = Pushgateway::start();
     let directory = tempfile::tempdir().unwrap();
-    let output = outhaul()
-        .arg("once")
-        .env("OUTHAUL_PUSHGATEWAY_URL", gateway.url())
-        .env("OUTHAUL_BUFFER_PATH", directory.path())
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    once(&[], &[("OUTHAUL_PUSHGATEWAY_URL", gateway.url())], &directory);
     assert_eq!(gateway.groups(), 1);
 }
 
 #[test]
 fn once_without_an_endpoint_prints_the_snapshot() {
     let directory = tempfile::tempdir().unwrap();
-    let output = outhaul().arg("once").env("OUTHAUL_BUFFER_PATH", directory.path()).output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let output = once(&[], &[], &directory);
     assert!(text(&output.stdout).contains("\n# TYPE outhaul_up gauge\n"), "{}", text(&output.stdout));
 }
 
@@ -213,14 +205,11 @@ fn receive_prints_what_once_sends() {
     });
     eventually("the receiver listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
     let directory = tempfile::tempdir().unwrap();
-    let sent = outhaul()
-        .arg("once")
-        .env("OUTHAUL_REMOTE_WRITE_URL", format!("http://127.0.0.1:{port}/api/v1/write"))
-        .env("OUTHAUL_INSTANCE", "roof-3")
-        .env("OUTHAUL_BUFFER_PATH", directory.path())
-        .output()
-        .unwrap();
-    assert_eq!(sent.status.code(), Some(0), "{}", text(&sent.stderr));
+    let environment = [
+        ("OUTHAUL_REMOTE_WRITE_URL", format!("http://127.0.0.1:{port}/api/v1/write")),
+        ("OUTHAUL_INSTANCE", "roof-3".to_owned()),
+    ];
+    once(&[], &environment, &directory);
     receiver.kill().unwrap();
     receiver.wait().unwrap();
     assert!(found.join().unwrap().unwrap().contains("instance=\"roof-3\""));

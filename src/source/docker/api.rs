@@ -20,6 +20,7 @@ use bollard::{API_DEFAULT_VERSION, Docker};
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt};
 
+use crate::log;
 use crate::source::{FailureReason, SourceError};
 
 /// The longest wait for the head of an answer, in seconds.
@@ -254,9 +255,9 @@ fn group_name(groups: &str, gid: u32) -> Option<&str> {
     })
 }
 
-/// The beginning of a text from outside, fit for one line of a log.
+/// The beginning of an engine's words, fit for one line of a log.
 pub(crate) fn one_line(text: &str) -> String {
-    text.trim().chars().take(MAX_ERROR_TEXT).map(|c| if c.is_control() { ' ' } else { c }).collect()
+    log::one_line(text, MAX_ERROR_TEXT)
 }
 
 /// `text` as the value of a query parameter: everything but letters, digits and `-._~` is escaped (RFC 3986, 2.3).
