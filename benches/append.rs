@@ -47,8 +47,8 @@ fn snapshot(all: &[Arc<Series>], at: i64) -> Snapshot {
         1 => Value::new(1.0),
         _ => Value::new(1_795_226_444.035),
     };
-    let samples = all.iter().enumerate().map(|(index, series)| Sample { series: series.clone(), value: value(index) });
-    Snapshot { at: Timestamp::from_millis(at * 10_000), samples: samples.collect() }
+    let samples = all.iter().enumerate().map(|(index, series)| Sample::new(series.clone(), value(index)));
+    Snapshot::new(Timestamp::from_millis(at * 10_000), samples.collect())
 }
 
 fn open(dir: &std::path::Path, sync: SyncPolicy) -> Buffer {

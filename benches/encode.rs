@@ -40,10 +40,10 @@ fn snapshot(at_secs: u32) -> Snapshot {
             // Three in ten change from one instant to the next.
             let moves = if ordinal % 10 < 3 { at_secs } else { 0 };
             let value = f64::from(container * 7 + ordinal + moves);
-            samples.push(Sample { series: Arc::new(Series::new(labels, metadata)), value: Value::new(value) });
+            samples.push(Sample::new(Arc::new(Series::new(labels, metadata)), Value::new(value)));
         }
     }
-    Snapshot { at: Timestamp::from_millis(1_795_226_444_035 + i64::from(at_secs) * 1000), samples }
+    Snapshot::new(Timestamp::from_millis(1_795_226_444_035 + i64::from(at_secs) * 1000), samples)
 }
 
 #[expect(clippy::print_stdout, reason = "this is what the bench is for")]

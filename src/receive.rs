@@ -140,7 +140,7 @@ mod tests {
     fn body() -> Bytes {
         let labels = Labels::builder().with("__name__", "up").build().unwrap();
         let series = Arc::new(Series::new(labels, Arc::new(Metadata::of("up", MetricKind::Gauge, ""))));
-        let samples = [Sample { series, value: Value::STALE }];
+        let samples = [Sample::new(series, Value::STALE)];
         v1::write_request([Part { at: Timestamp::from_millis(5), samples: &samples }], &Labels::empty()).bytes
     }
 

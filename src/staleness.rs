@@ -103,7 +103,7 @@ impl Staleness {
         let at = self.live.values().map(|live| live.at).max().unwrap_or(self.floor);
         let mut samples: Vec<Sample> = self.live.values().map(|live| live.sample.clone()).collect();
         samples.sort_by(|a, b| a.series.labels().cmp(b.series.labels()));
-        Snapshot { at, samples }
+        Snapshot::new(at, samples)
     }
 
     /// How many series are alive.
@@ -166,7 +166,7 @@ impl Staleness {
         for Live { sample, at: last, .. } in gone {
             let stamp = if at > last { at } else { last.plus(STEP) };
             self.ended.insert(sample.series.labels().clone(), stamp);
-            stamped.push(stamp, Sample { series: sample.series, value: Value::STALE });
+            stamped.push(stamp, Sample::new(sample.series, Value::STALE));
         }
     }
 }
@@ -194,14 +194,14 @@ impl Stamped {
     fn into_snapshots(self) -> Vec<Snapshot> {
         let mut snapshots = Vec::new();
         if !self.on_time.is_empty() {
-            snapshots.push(Snapshot { at: self.at, samples: self.on_time });
+            snapshots.push(Snapshot::new(self.at, self.on_time));
         }
         let mut moved = self.moved;
         moved.sort_by_key(|(stamp, _)| *stamp);
         for (stamp, sample) in moved {
             match snapshots.last_mut() {
                 Some(last) if last.at == stamp => last.samples.push(sample),
-                _ => snapshots.push(Snapshot { at: stamp, samples: vec![sample] }),
+                _ => snapshots.push(Snapshot::new(stamp, vec![sample])),
             }
         }
         snapshots
@@ -223,7 +223,7 @@ mod tests {
     fn sample(name: &str, value: Value) -> Sample {
         let labels = Labels::builder().with("__name__", name.to_owned()).build().unwrap();
         let metadata = Arc::new(Metadata::of("x", MetricKind::Gauge, ""));
-        Sample { series: Arc::new(Series::new(labels, metadata)), value }
+        Sample::new(Arc::new(Series::new(labels, metadata)), value)
     }
 
     fn one(name: &str) -> Sample {

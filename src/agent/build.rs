@@ -43,7 +43,7 @@ impl Agent {
         let target = Target::new(&host);
 
         let (sources, readers) = sources(&config, &buffer, &clock, &registry, &target, recorded_until).await?;
-        let (latest, latest_view) = watch::channel(Arc::new(Snapshot { at: Timestamp::MIN, samples: Vec::new() }));
+        let (latest, latest_view) = watch::channel(Arc::new(Snapshot::new(Timestamp::MIN, Vec::new())));
         let own = |registry: &Registry, metrics: Arc<BufferMetrics>, buffer: Buffer| {
             OwnSource::new(registry.clone(), target.clone(), Box::new(move || metrics.observe(&buffer.status())))
         };

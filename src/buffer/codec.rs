@@ -239,10 +239,10 @@ impl Definitions {
             let index = usize::try_from(number).map_err(|_| Damage)?;
             let series = self.0.get(index).and_then(Option::as_ref).ok_or(Damage)?;
             let value = Value::from_bits(input.varint()?.swap_bytes());
-            samples.push(Sample { series: Arc::clone(series), value });
+            samples.push(Sample::new(Arc::clone(series), value));
             expected = number + 1;
         }
-        if input.0.is_empty() { Ok(Snapshot { at, samples }) } else { Err(Damage) }
+        if input.0.is_empty() { Ok(Snapshot::new(at, samples)) } else { Err(Damage) }
     }
 }
 
@@ -362,9 +362,9 @@ mod tests {
             let (mut dictionary, mut definitions) = (Dictionary::default(), Definitions::default());
             for (at, values) in rounds.into_iter().enumerate() {
                 let samples = values.into_iter()
-                    .map(|(index, bits)| Sample { series: series(index), value: Value::from_bits(bits) })
+                    .map(|(index, bits)| Sample::new(series(index), Value::from_bits(bits)))
                     .collect();
-                let snapshot = Snapshot { at: Timestamp::from_millis(i64::try_from(at).unwrap()), samples };
+                let snapshot = Snapshot::new(Timestamp::from_millis(i64::try_from(at).unwrap()), samples);
                 prop_assert_eq!(round_trip(&mut dictionary, &mut definitions, &snapshot), snapshot);
             }
         }
@@ -376,8 +376,8 @@ mod tests {
             let mut definitions = Definitions::default();
             definitions.read(&bytes, &mut Interner::default()).ok();
             prop_assert!(definitions.0.len() <= SERIES_MAX);
-            let all = (0..4).map(|i| Sample { series: series(i), value: Value::new(1.0) }).collect();
-            let known = Dictionary::default().encode(&Snapshot { at: Timestamp::from_millis(0), samples: all }).unwrap();
+            let all = (0..4).map(|i| Sample::new(series(i), Value::new(1.0))).collect();
+            let known = Dictionary::default().encode(&Snapshot::new(Timestamp::from_millis(0), all)).unwrap();
             let mut definitions = Definitions::default();
             definitions.read(&known.definitions[0], &mut Interner::default()).unwrap();
             if let Ok(snapshot) = definitions.decode(Timestamp::from_millis(0), &bytes) {
@@ -387,8 +387,8 @@ mod tests {
 
         #[test]
         fn a_flipped_bit_in_definitions_never_panics(bit in 0_usize..8_000) {
-            let all: Vec<Sample> = (0..300).map(|i| Sample { series: series(i), value: Value::new(1.0) }).collect();
-            let snapshot = Snapshot { at: Timestamp::from_millis(0), samples: all };
+            let all: Vec<Sample> = (0..300).map(|i| Sample::new(series(i), Value::new(1.0))).collect();
+            let snapshot = Snapshot::new(Timestamp::from_millis(0), all);
             let mut encoded = Dictionary::default().encode(&snapshot).unwrap();
             let payload = &mut encoded.definitions[0];
             let index = (bit / 8) % payload.len();
@@ -411,15 +411,15 @@ mod tests {
             Value::new(f64::MIN_POSITIVE / 2.0),
             Value::from_bits(u64::MAX),
         ];
-        let samples = values.iter().zip(0..).map(|(v, i)| Sample { series: series(i), value: *v }).collect();
-        let snapshot = Snapshot { at: Timestamp::from_millis(i64::MIN), samples };
+        let samples = values.iter().zip(0..).map(|(v, i)| Sample::new(series(i), *v)).collect();
+        let snapshot = Snapshot::new(Timestamp::from_millis(i64::MIN), samples);
         assert_eq!(round_trip(&mut Dictionary::default(), &mut Definitions::default(), &snapshot), snapshot);
     }
 
     #[test]
     fn a_series_is_defined_once_and_unchanged_small_numbers_cost_little() {
-        let samples: Vec<Sample> = (0..100).map(|i| Sample { series: series(i), value: Value::new(1.0) }).collect();
-        let snapshot = Snapshot { at: Timestamp::from_millis(0), samples };
+        let samples: Vec<Sample> = (0..100).map(|i| Sample::new(series(i), Value::new(1.0))).collect();
+        let snapshot = Snapshot::new(Timestamp::from_millis(0), samples);
         let mut dictionary = Dictionary::default();
         assert_eq!(dictionary.encode(&snapshot).unwrap().definitions.len(), 1);
         let again = dictionary.encode(&snapshot).unwrap();
@@ -431,8 +431,8 @@ mod tests {
     fn equal_series_at_another_address_are_the_same_series() {
         let mut dictionary = Dictionary::default();
         for _ in 0..3 {
-            let samples = vec![Sample { series: series(1), value: Value::new(1.0) }];
-            dictionary.encode(&Snapshot { at: Timestamp::from_millis(0), samples }).unwrap();
+            let samples = vec![Sample::new(series(1), Value::new(1.0))];
+            dictionary.encode(&Snapshot::new(Timestamp::from_millis(0), samples)).unwrap();
         }
         assert_eq!((dictionary.next, dictionary.by_address.len()), (1, 1));
     }
@@ -444,8 +444,8 @@ mod tests {
         let new = Arc::new(Series::new(old.labels().clone(), Arc::new(metadata)));
         let (mut dictionary, mut definitions) = (Dictionary::default(), Definitions::default());
         for one in [old, new] {
-            let samples = vec![Sample { series: one.clone(), value: Value::new(1.0) }];
-            let snapshot = Snapshot { at: Timestamp::from_millis(0), samples };
+            let samples = vec![Sample::new(one.clone(), Value::new(1.0))];
+            let snapshot = Snapshot::new(Timestamp::from_millis(0), samples);
             let back = round_trip(&mut dictionary, &mut definitions, &snapshot);
             assert_eq!(back.samples[0].series.metadata(), one.metadata());
         }
@@ -453,10 +453,7 @@ mod tests {
 
     #[test]
     fn definitions_that_did_not_reach_the_file_are_taken_back() {
-        let of = |index| Snapshot {
-            at: Timestamp::from_millis(0),
-            samples: vec![Sample { series: series(index), value: Value::new(1.0) }],
-        };
+        let of = |index| Snapshot::new(Timestamp::from_millis(0), vec![Sample::new(series(index), Value::new(1.0))]);
         let mut dictionary = Dictionary::default();
         dictionary.encode(&of(1)).unwrap();
         let failed = dictionary.encode(&of(2)).unwrap();

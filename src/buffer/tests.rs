@@ -31,7 +31,7 @@ fn options(dir: &Path, endpoints: &[&str]) -> LogOptions {
         sync: SyncPolicy::Never,
         endpoints: endpoints.iter().map(|name| (*name).to_owned()).collect(),
         segment_bytes: 8 << 10,
-        ring_bytes: 16 << 10,
+        ring_bytes: 29 << 10,
     }
 }
 
@@ -49,9 +49,9 @@ fn snapshot(at: u32, samples: u32) -> Snapshot {
     let odd = [Value::STALE, Value::new(-0.0), Value::from_bits(0xfff8_0000_0000_1234)];
     let sample = |index: u32| {
         let value = odd.get(index as usize).copied().unwrap_or(Value::new(f64::from(at) + f64::from(index) / 1000.0));
-        Sample { series: series(index), value }
+        Sample::new(series(index), value)
     };
-    Snapshot { at: Timestamp::from_millis(i64::from(at) * 1000), samples: (0..samples).map(sample).collect() }
+    Snapshot::new(Timestamp::from_millis(i64::from(at) * 1000), (0..samples).map(sample).collect())
 }
 
 fn append<F: Fs>(log: &mut Log<F>, snapshot: &Snapshot) -> Appended {

@@ -127,7 +127,7 @@ mod tests {
     fn sample(pairs: &[(&str, &str)], metadata: &Arc<Metadata>, value: f64) -> Sample {
         let labels = pairs.iter().fold(Labels::builder(), |builder, (name, value)| builder.with(*name, *value));
         let series = Arc::new(Series::new(labels.build().unwrap(), Arc::clone(metadata)));
-        Sample { series, value: Value::new(value) }
+        Sample::new(series, Value::new(value))
     }
 
     fn family(name: &'static str, kind: MetricKind, help: &'static str) -> Arc<Metadata> {

@@ -263,8 +263,8 @@ mod tests {
     }
 
     fn snapshot(at: i64, samples: &[(&Arc<Series>, Value)]) -> Snapshot {
-        let samples = samples.iter().map(|(series, value)| Sample { series: Arc::clone(series), value: *value });
-        Snapshot { at: Timestamp::from_millis(at), samples: samples.collect() }
+        let samples = samples.iter().map(|(series, value)| Sample::new(Arc::clone(series), *value));
+        Snapshot::new(Timestamp::from_millis(at), samples.collect())
     }
 
     fn message(body: &Body) -> Vec<u8> {

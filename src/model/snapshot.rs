@@ -55,11 +55,27 @@ pub struct Sample {
     pub series: Arc<Series>,
     /// The value.
     pub value: Value,
+    /// For a counter, when it began at zero, where that is known; only remote-write 2.0 carries it.
+    pub start: Option<Timestamp>,
+}
+
+impl Sample {
+    /// A value of a series that is no counter, or whose beginning nobody knows.
+    pub fn new(series: Arc<Series>, value: Value) -> Self {
+        Self { series, value, start: None }
+    }
+
+    /// The same, of a counter that began at zero at `start`.
+    #[must_use]
+    pub fn started(self, start: Timestamp) -> Self {
+        Self { start: Some(start), ..self }
+    }
 }
 
 impl fmt::Debug for Sample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {:?}", self.series.labels(), self.value)
+        write!(f, "{} {:?}", self.series.labels(), self.value)?;
+        self.start.map_or(Ok(()), |start| write!(f, " since {start:?}"))
     }
 }
 
@@ -70,6 +86,13 @@ pub struct Snapshot {
     pub at: Timestamp,
     /// What.
     pub samples: Vec<Sample>,
+}
+
+impl Snapshot {
+    /// `samples` at one instant; no series may stand in them twice.
+    pub fn new(at: Timestamp, samples: Vec<Sample>) -> Self {
+        Self { at, samples }
+    }
 }
 
 #[cfg(test)]

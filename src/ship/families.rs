@@ -77,7 +77,7 @@ mod tests {
         let labels = Labels::builder().with("__name__", family.as_str()).build().unwrap();
         let metadata =
             Metadata { family: family.into(), kind: MetricKind::Gauge, help: "x".into(), unit: Cow::Borrowed("") };
-        Sample { series: Arc::new(Series::new(labels, Arc::new(metadata))), value: Value::new(1.0) }
+        Sample::new(Arc::new(Series::new(labels, Arc::new(metadata))), Value::new(1.0))
     }
 
     fn config() -> SendMetadata {

@@ -243,10 +243,8 @@ impl Pushgateway {
     /// The snapshot as a Pushgateway takes it, with the instant it was taken at.
     fn body(&self, snapshot: &Snapshot) -> String {
         let at = Labels::builder().with(METRIC_NAME, &*SNAPSHOT_TIMESTAMP.family).build_lossy();
-        let at = Sample {
-            series: Arc::new(Series::new(at, Arc::new(SNAPSHOT_TIMESTAMP))),
-            value: Value::new(snapshot.at.seconds()),
-        };
+        let at = Series::new(at, Arc::new(SNAPSHOT_TIMESTAMP));
+        let at = Sample::new(Arc::new(at), Value::new(snapshot.at.seconds()));
         let samples: Vec<Sample> = snapshot.samples.iter().map(|sample| self.ungrouped(sample)).chain([at]).collect();
         text::expose(&samples)
     }
@@ -264,7 +262,7 @@ impl Pushgateway {
             None => builder.with(Arc::clone(&label.name), Arc::clone(&label.value)),
         });
         let series = Series::new(labels.build_lossy(), Arc::clone(sample.series.metadata()));
-        Sample { series: Arc::new(series), value: sample.value }
+        Sample::new(Arc::new(series), sample.value)
     }
 
     fn note_engaged(&self, engaged: bool) {
@@ -432,10 +430,9 @@ mod tests {
         let up = Arc::new(Metadata::of("up", MetricKind::Gauge, ""));
         let sample = |job: &str, value| {
             let labels = Labels::builder().with("__name__", "up").with("job", job).with("instance", "x");
-            Sample { series: Arc::new(Series::new(labels.build().unwrap(), Arc::clone(&up))), value: Value::new(value) }
+            Sample::new(Arc::new(Series::new(labels.build().unwrap(), Arc::clone(&up))), Value::new(value))
         };
-        let snapshot =
-            Snapshot { at: Timestamp::from_millis(1500), samples: vec![sample("outhaul", 1.0), sample("node", 2.0)] };
+        let snapshot = Snapshot::new(Timestamp::from_millis(1500), vec![sample("outhaul", 1.0), sample("node", 2.0)]);
         let body = gateway("x").body(&snapshot);
         assert!(body.contains("\nouthaul_snapshot_timestamp_seconds 1.5\n"), "{body}");
         assert!(body.ends_with("# TYPE up gauge\nup 1\nup{exported_job=\"node\"} 2\n"), "{body}");

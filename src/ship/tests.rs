@@ -138,9 +138,9 @@ fn snapshot_at(at: Timestamp, samples: usize) -> Snapshot {
     let metadata = Arc::new(Metadata::of("up", MetricKind::Gauge, "is it up"));
     let sample = |ordinal: usize| {
         let labels = Labels::builder().with("__name__", "up").with("ordinal", ordinal.to_string()).build().unwrap();
-        Sample { series: Arc::new(Series::new(labels, Arc::clone(&metadata))), value: Value::new(ordinal as f64) }
+        Sample::new(Arc::new(Series::new(labels, Arc::clone(&metadata))), Value::new(ordinal as f64))
     };
-    Snapshot { at, samples: (0..samples).map(sample).collect() }
+    Snapshot::new(at, (0..samples).map(sample).collect())
 }
 
 fn snapshot(samples: usize) -> Snapshot {
@@ -464,8 +464,8 @@ async fn metadata_follows_the_first_delivery_and_its_failure_costs_nothing() {
 async fn a_snapshot_that_no_request_can_carry_is_refused_without_a_request() {
     let metadata = Arc::new(Metadata::of("a.b", MetricKind::Gauge, ""));
     let labels = Labels::builder().with("__name__", "a.b").build().unwrap();
-    let sample = Sample { series: Arc::new(Series::new(labels, metadata)), value: Value::new(1.0) };
-    let bad = Snapshot { at: NOW, samples: vec![sample] };
+    let sample = Sample::new(Arc::new(Series::new(labels, metadata)), Value::new(1.0));
+    let bad = Snapshot::new(NOW, vec![sample]);
     let mut mixed = snapshot(2);
     mixed.samples.extend(bad.samples.clone());
     let mut rig = Rig::start_with(Server::replying([]).await, |_| {}, vec![bad, mixed]).await;
@@ -536,7 +536,7 @@ impl PushRig {
             metrics: &metrics,
         };
         let gateway = Pushgateway::new(options);
-        let latest = watch::Sender::new(Arc::new(Snapshot { at: NOW, samples: Vec::new() }));
+        let latest = watch::Sender::new(Arc::new(Snapshot::new(NOW, Vec::new())));
         let endpoint = watch::Sender::new(EndpointState::default());
         let (trigger, shutdown) = shutdown::channel();
         let task = tokio::spawn(gateway.run(latest.subscribe(), vec![endpoint.subscribe()], shutdown));

@@ -50,7 +50,7 @@ impl OwnSource {
             };
             let mut push = |labels: LabelsBuilder, number: f64| {
                 let series = self.interner.intern(labels.build_lossy(), &metadata);
-                samples.push(Sample { series, value: Value::new(number) });
+                samples.push(Sample::new(series, Value::new(number)));
             };
             match family.get_field_type() {
                 MetricType::COUNTER => push(labels(name), metric.get_counter().get_value()),

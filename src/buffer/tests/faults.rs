@@ -158,7 +158,7 @@ fn while_the_disk_is_read_only_samples_are_kept_in_memory_sent_from_there_and_wr
 #[test]
 fn what_memory_cannot_hold_is_evicted_oldest_first_and_stays_counted_as_that() {
     let dir = tempfile::tempdir().unwrap();
-    let options = LogOptions { ring_bytes: 2000, ..options(dir.path(), &BOTH) };
+    let options = LogOptions { ring_bytes: 3000, ..options(dir.path(), &BOTH) };
     let (fs, mut log) = faulty(&options);
     append(&mut log, &snapshot(1, 5));
     fs.set(Some(Fault::All { op: Op::Write, errno: EROFS }));

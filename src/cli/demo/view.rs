@@ -181,14 +181,11 @@ mod tests {
 
     fn snapshot(samples: &[(&str, &str, f64)]) -> Snapshot {
         let metadata = Arc::new(Metadata::of("x", MetricKind::Gauge, ""));
-        let sample = |(metric, name, value): &(&str, &str, f64)| Sample {
-            series: Arc::new(Series::new(
-                Target::new("h").series(metric).with("name", *name).build().unwrap(),
-                metadata.clone(),
-            )),
-            value: Value::new(*value),
+        let sample = |(metric, name, value): &(&str, &str, f64)| {
+            let labels = Target::new("h").series(metric).with("name", *name).build().unwrap();
+            Sample::new(Arc::new(Series::new(labels, metadata.clone())), Value::new(*value))
         };
-        Snapshot { at: Timestamp::from_millis(0), samples: samples.iter().map(sample).collect() }
+        Snapshot::new(Timestamp::from_millis(0), samples.iter().map(sample).collect())
     }
 
     fn scene(present: &Snapshot, line_up: bool, backlog: u64) -> Scene<'_> {

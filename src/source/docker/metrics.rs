@@ -247,10 +247,7 @@ impl Families {
                 .with("image", kind.image.as_str())
                 .with("compose_service", kind.service.as_str())
                 .with("outcome", outcome.word());
-            Sample {
-                series: Arc::new(Series::new(labels.build_lossy(), Arc::clone(metadata))),
-                value: Value::new(number),
-            }
+            Sample::new(Arc::new(Series::new(labels.build_lossy(), Arc::clone(metadata))), Value::new(number))
         };
         [sample(&self.runs, sum.runs as f64), sample(&self.run_seconds, sum.millis as f64 / 1000.0)]
     }
@@ -308,7 +305,7 @@ pub(crate) fn tell(
         live.told[place] = Some(value);
         let series = live.series[place].get_or_insert_with(|| families.series(place, container));
         if which == Which::All || (which == Which::Changed && changed) {
-            out.push(Sample { series: Arc::clone(series), value });
+            out.push(Sample::new(Arc::clone(series), value));
         }
     }
     live.recheck = false;
@@ -327,7 +324,7 @@ fn end(live: &mut Live, place: usize, which: Which, out: &mut Vec<Sample>) {
         && which != Which::Nothing
         && let Some(series) = &live.series[place]
     {
-        out.push(Sample { series: Arc::clone(series), value: Value::STALE });
+        out.push(Sample::new(Arc::clone(series), Value::STALE));
     }
 }
 
