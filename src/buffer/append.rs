@@ -220,7 +220,14 @@ impl<F: Fs> Log<F> {
                 Some(active) => &mut active.draft,
                 None => fresh.insert(Draft::new(self.store_id, item.before().seq + 1)),
             };
-            let frame = draft.frame(item)?;
+            let frame = match draft.frame(item) {
+                // A segment can number only so many series; a new one begins anew.
+                Err(TooLarge) if holds_records => {
+                    self.seal();
+                    continue;
+                }
+                frame => frame?,
+            };
             let file_len = len + frame.bytes.len() as u64 + Footer::RECORD_LEN as u64;
             if holds_records && file_len > self.options.segment_bytes {
                 self.seal();

@@ -13,7 +13,7 @@ use super::codec::Definitions;
 use super::endpoint::{LentRecord, Loan, Spot};
 use super::fs::{Access, Fs};
 use super::log::Log;
-use super::record::{Header, Kind, Seed};
+use super::record::{CODEC_VERSION, Header, Kind, Seed};
 use super::segment::{Cause, FILE_HEADER_LEN, Mark, Segment, Step, Walk, parse_skip};
 use super::{Lease, Limits, Position};
 
@@ -226,7 +226,7 @@ impl<F: Fs> Reader<F> {
                     break;
                 }
             };
-            if step.header.kind != Kind::Definitions {
+            if step.header.kind != Kind::Definitions || step.header.codec != CODEC_VERSION {
                 continue;
             }
             match retry(|| walk.payload(&step)) {
@@ -299,6 +299,9 @@ fn find_record<F: Fs>(
 }
 
 fn decode(definitions: &Definitions, step: &Step, payload: &[u8]) -> Option<Snapshot> {
+    if step.header.codec != CODEC_VERSION {
+        return None;
+    }
     let snapshot = definitions.decode(step.header.at, payload).ok()?;
     (snapshot.samples.len() == step.header.samples as usize).then_some(snapshot)
 }

@@ -28,7 +28,7 @@ pub(super) const ORDINAL_LIMIT: u64 = 1 << 62;
 /// Never zero, so that a zero-filled tail holds no record.
 pub(super) const MAGIC: [u8; 4] = [0xd7, b'o', b'h', 0x1a];
 /// The payload codec this program writes (`codec.rs`).
-pub(super) const CODEC_VERSION: u16 = 1;
+pub(super) const CODEC_VERSION: u16 = 2;
 
 /// What a record is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

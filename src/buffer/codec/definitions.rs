@@ -1,0 +1,181 @@
+//! Definitions of series as bytes and back: what one definition record holds.
+//!
+//! A record needs nothing outside itself: a table of strings, the families, the label sets (without the metric's name,
+//! because the many series of one container differ in nothing else), and then each series as numbers of these, with its
+//! base value and when its counter began. Reading it never panics and allocates for nothing that is only claimed.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::model::{Interner, Label, Labels, METRIC_NAME, Metadata, MetricKind, Series, Timestamp};
+
+use super::input::{Damage, Input, put, put_text, unzigzag, zigzag};
+use super::value::Base;
+
+/// How many series one record defines at most; what the loss of both its copies would cost.
+pub(in crate::buffer) const DEFINITIONS_PER_RECORD: usize = 256;
+/// Series in one segment, and samples in one snapshot.
+pub(in crate::buffer) const SERIES_MAX: usize = 1 << 20;
+
+/// What a segment knows of a series.
+#[derive(Clone, Debug)]
+pub(super) struct Definition {
+    pub(super) series: Arc<Series>,
+    pub(super) base: Base,
+    /// When its counter began; a counter that begins anew is defined anew.
+    pub(super) start: Option<Timestamp>,
+}
+
+/// The payload that defines `definitions` as the series numbered `first` and on.
+pub(super) fn encode(first: u32, definitions: &[Definition]) -> Vec<u8> {
+    let mut strings = Table::default();
+    let mut families = Table::default();
+    let mut sets = Table::default();
+    let mut series = Vec::new();
+    for definition in definitions {
+        let labels = definition.series.labels();
+        put(&mut series, families.number(&**definition.series.metadata()));
+        put(&mut series, labels.get(METRIC_NAME).map_or(0, |name| strings.number(name) + 1));
+        let others: Vec<(u64, u64)> = labels
+            .iter()
+            .filter(|label| &*label.name != METRIC_NAME)
+            .map(|label| (strings.number(&label.name), strings.number(&label.value)))
+            .collect();
+        put(&mut series, sets.number(others));
+        definition.base.write(&mut series);
+        put_start(&mut series, definition.start);
+    }
+    let mut words = Vec::new();
+    for metadata in &families.list {
+        words.push(metadata.kind as u8);
+        for text in [&metadata.family, &metadata.help, &metadata.unit] {
+            put(&mut words, strings.number(text));
+        }
+    }
+    let mut out = Vec::new();
+    put(&mut out, u64::from(first));
+    put(&mut out, strings.list.len() as u64);
+    strings.list.iter().for_each(|text| put_text(&mut out, text));
+    put(&mut out, families.list.len() as u64);
+    out.extend_from_slice(&words);
+    put(&mut out, sets.list.len() as u64);
+    for set in &sets.list {
+        put(&mut out, set.len() as u64);
+        for (name, value) in set {
+            put(&mut out, *name);
+            put(&mut out, *value);
+        }
+    }
+    put(&mut out, definitions.len() as u64);
+    out.extend_from_slice(&series);
+    out
+}
+
+fn put_start(out: &mut Vec<u8>, start: Option<Timestamp>) {
+    put(out, u64::from(start.is_some()));
+    if let Some(start) = start {
+        put(out, zigzag(start.millis()));
+    }
+}
+
+fn read_start(input: &mut Input<'_>) -> Result<Option<Timestamp>, Damage> {
+    match input.varint()? {
+        0 => Ok(None),
+        1 => Ok(Some(Timestamp::from_millis(unzigzag(input.varint()?)))),
+        _ => Err(Damage),
+    }
+}
+
+/// Numbers for things in the order in which they are first seen.
+struct Table<T> {
+    list: Vec<T>,
+    numbers: HashMap<T, u64>,
+}
+
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Self { list: Vec::new(), numbers: HashMap::new() }
+    }
+}
+
+impl<T: Clone + Eq + std::hash::Hash> Table<T> {
+    fn number(&mut self, thing: T) -> u64 {
+        *self.numbers.entry(thing).or_insert_with_key(|thing| {
+            self.list.push(thing.clone());
+            self.list.len() as u64 - 1
+        })
+    }
+}
+
+/// Calls `found` with the number and definition of every series in `payload`.
+///
+/// # Errors
+/// [`Damage`]; what stands before the damaged place was found.
+pub(super) fn read(
+    payload: &[u8],
+    interner: &mut Interner,
+    mut found: impl FnMut(usize, Definition),
+) -> Result<(), Damage> {
+    let mut input = Input(payload);
+    let first = input.count(SERIES_MAX)?;
+    let strings = read_strings(&mut input)?;
+    let families = read_families(&mut input, &strings)?;
+    let sets = read_sets(&mut input, &strings)?;
+    let many = input.count_of(5)?;
+    if many > DEFINITIONS_PER_RECORD || first + many > SERIES_MAX {
+        return Err(Damage);
+    }
+    for number in first..first + many {
+        let metadata = families.get(input.count(usize::MAX)?).ok_or(Damage)?;
+        let name = input.count(usize::MAX)?;
+        let mut labels = sets.get(input.count(usize::MAX)?).ok_or(Damage)?.clone();
+        if let Some(name) = name.checked_sub(1) {
+            let place = labels.partition_point(|label| &*label.name < METRIC_NAME);
+            let value = Arc::clone(strings.get(name).ok_or(Damage)?);
+            labels.insert(place, Label { name: METRIC_NAME.into(), value });
+        }
+        let labels = Labels::from_sorted(labels).map_err(|_| Damage)?;
+        let base = Base::read(&mut input)?;
+        let start = read_start(&mut input)?;
+        found(number, Definition { series: shared(labels, metadata, interner), base, start });
+    }
+    if input.0.is_empty() { Ok(()) } else { Err(Damage) }
+}
+
+fn read_strings(input: &mut Input<'_>) -> Result<Vec<Arc<str>>, Damage> {
+    let many = input.count_of(1)?;
+    (0..many).map(|_| Ok(Arc::from(input.text()?))).collect()
+}
+
+fn read_families(input: &mut Input<'_>, strings: &[Arc<str>]) -> Result<Vec<Arc<Metadata>>, Damage> {
+    let many = input.count_of(4)?;
+    (0..many)
+        .map(|_| {
+            let kind = MetricKind::from_number(input.byte()?);
+            let mut word = || Ok(Cow::Owned(strings.get(input.count(usize::MAX)?).ok_or(Damage)?.to_string()));
+            Ok(Arc::new(Metadata { family: word()?, kind, help: word()?, unit: word()? }))
+        })
+        .collect()
+}
+
+fn read_sets(input: &mut Input<'_>, strings: &[Arc<str>]) -> Result<Vec<Vec<Label>>, Damage> {
+    let many = input.count_of(1)?;
+    (0..many)
+        .map(|_| {
+            let labels = input.count_of(2)?;
+            let mut text = || Ok(Arc::clone(strings.get(input.count(usize::MAX)?).ok_or(Damage)?));
+            (0..labels).map(|_| Ok(Label { name: text()?, value: text()? })).collect()
+        })
+        .collect()
+}
+
+/// The interner's series, unless what is known of the family has changed since it was interned.
+fn shared(labels: Labels, metadata: &Arc<Metadata>, interner: &mut Interner) -> Arc<Series> {
+    let known = interner.intern(labels, metadata);
+    if known.metadata() == metadata {
+        known
+    } else {
+        Arc::new(Series::new(known.labels().clone(), Arc::clone(metadata)))
+    }
+}
