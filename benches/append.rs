@@ -56,6 +56,7 @@ fn open(dir: &std::path::Path, sync: SyncPolicy) -> Buffer {
         path: dir.to_owned(),
         max_bytes: 256 << 20,
         max_age: None,
+        min_free: Some(0),
         sync,
         endpoints: vec!["bench".to_owned()],
     };

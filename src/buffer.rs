@@ -14,8 +14,10 @@
 //! | `pair`, `state` | small values that survive a full disk and a power cut |
 //! | `endpoint`, `status` | an endpoint's place and account; the numbers told to others |
 //! | `log`, `open`, `append`, `read`, `evict` | the log itself, synchronous |
+//! | `age` | whether the clock can be believed |
 //! | `degraded`, `ring` | what happens while the disk cannot be written |
-//! | `durable` | cursors, and when bytes are forced to the disk |
+//! | `quarantine` | what a receiver will never take |
+//! | `durable`, `doubt` | cursors, when bytes are forced to the disk, and what if that fails |
 //! | `handle` | [`Buffer`]: the log on a thread of its own, for the asynchronous world |
 //!
 //! # What one flipped bit costs today
@@ -23,9 +25,11 @@
 //! totals: nothing. In one of a cursor's two files: a step back, so some samples are sent again. All of it is counted, but
 //! for the very last record of a process that was killed: if *its* header is damaged too, it looks like one never finished.
 
+mod age;
 mod append;
 mod codec;
 mod degraded;
+mod doubt;
 mod durable;
 mod endpoint;
 mod evict;
@@ -34,6 +38,7 @@ mod handle;
 mod log;
 mod open;
 mod pair;
+mod quarantine;
 mod read;
 mod record;
 mod ring;
@@ -52,7 +57,8 @@ use std::time::Duration;
 use crate::model::Snapshot;
 
 pub use handle::Buffer;
-pub use status::{EndpointStatus, Evicted, Fates, Ledger, Status, SyncStats};
+pub use quarantine::{Fault, Quarantined, Requeued, Verdict};
+pub use status::{EndpointStatus, Evicted, Fates, IoErrors, Ledger, Operation, QuarantineStatus, Status, SyncStats};
 
 /// When appended bytes are forced to the disk. A killed process loses nothing under any of them; a power cut may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,8 +78,12 @@ pub struct Options {
     pub path: PathBuf,
     /// Never more than this on disk, everything included.
     pub max_bytes: u64,
-    /// Segments whose newest instant is older than this are dropped, measured from the newest instant appended.
+    /// Segments whose newest instant is older than this are dropped, measured from the newest instant appended, once the
+    /// clock has been steady for ten minutes.
     pub max_age: Option<Duration>,
+    /// How much of the file system is left to others; `None` is 64 MiB, or a twentieth of a small one. Short of that the
+    /// buffer does not grow.
+    pub min_free: Option<u64>,
     /// When bytes are forced to the disk.
     pub sync: SyncPolicy,
     /// Names of the endpoints, each once. The name is the identity: under it an endpoint finds its place again. Without

@@ -390,6 +390,8 @@ pub struct Buffer {
     pub max_bytes: u64,
     /// Nothing older than this is kept; `None` keeps all that `max_bytes` allows.
     pub max_age: Option<Duration>,
+    /// How much of the file system is left to others; `None` is 64 MiB, or a twentieth of a small one.
+    pub min_free: Option<u64>,
     /// When bytes are forced to the disk.
     pub sync: SyncPolicy,
 }

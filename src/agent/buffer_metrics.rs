@@ -5,7 +5,7 @@
 
 use prometheus::{Counter, Gauge, GaugeVec, IntCounter, IntCounterVec};
 
-use crate::buffer::{EndpointStatus, Status};
+use crate::buffer::{EndpointStatus, QuarantineStatus, Status};
 use crate::model::Timestamp;
 use crate::telemetry::Registry;
 
@@ -17,13 +17,23 @@ pub(super) struct BufferMetrics {
     degraded: Gauge,
     memory_samples: Gauge,
     too_large: IntCounter,
-    io_errors: IntCounter,
+    io_errors: IntCounterVec,
+    evicted_segments: IntCounter,
+    damage: IntCounter,
+    torn_tail_bytes: IntCounter,
+    short_of_disk: Gauge,
+    full_in_seconds: GaugeVec,
+    open_seconds: Gauge,
+    quarantine: QuarantineMetrics,
     free_bytes: Gauge,
     unclean_start: Gauge,
     syncs: IntCounter,
+    sync_failures: IntCounter,
     sync_seconds: Counter,
+    sync_longest_seconds: Gauge,
     ledger: IntCounterVec,
     pending: GaugeVec,
+    pending_records: GaugeVec,
     pending_bytes: GaugeVec,
     oldest_age_seconds: GaugeVec,
     samples_pending: GaugeVec,
@@ -45,10 +55,39 @@ impl BufferMetrics {
                 "outhaul_buffer_too_large_samples_total",
                 "Samples of snapshots that would not fit even into an empty buffer; they are in no ledger.",
             ),
-            io_errors: registry.counter("outhaul_buffer_io_errors_total", "Operations on the buffer's files that failed."),
+            io_errors: registry.counters(
+                "outhaul_buffer_io_errors_total",
+                "Operations on the buffer's files that failed.",
+                &["operation", "errno"],
+            ),
+            evicted_segments: registry.counter(
+                "outhaul_buffer_evicted_segments_total",
+                "Segments given up before every endpoint had passed them; outhaul_ledger_samples_total says what that cost.",
+            ),
+            damage: registry.counter(
+                "outhaul_buffer_damage_found_total",
+                "Damaged or missing places found in the buffer; outhaul_ledger_samples_total{fate=\"corrupt\"} says what they cost.",
+            ),
+            torn_tail_bytes: registry.counter(
+                "outhaul_buffer_torn_tail_bytes_total",
+                "Bytes found at start behind the last whole record of a segment, as a crash leaves them.",
+            ),
+            short_of_disk: gauge(
+                "outhaul_buffer_short_of_disk",
+                "1 while the buffer does not grow because its file system has less than min_free left.",
+            ),
+            full_in_seconds: registry.gauges(
+                "outhaul_buffer_estimated_full_seconds",
+                "When the buffer is full if nothing is delivered and samples come as they did; absent where nothing waits.",
+                &[],
+            ),
+            open_seconds: gauge("outhaul_buffer_recovery_seconds", "How long opening the buffer took at start."),
+            quarantine: QuarantineMetrics::new(registry),
             free_bytes: gauge("outhaul_buffer_free_bytes", "Bytes still free on the buffer's file system."),
             unclean_start: gauge("outhaul_buffer_unclean_start", "1 if the run before this one did not close the buffer."),
             syncs: registry.counter("outhaul_buffer_syncs_total", "Times that bytes were forced to the disk."),
+            sync_failures: registry.counter("outhaul_buffer_sync_failures_total", "Times that the disk failed to keep bytes."),
+            sync_longest_seconds: gauge("outhaul_buffer_sync_longest_seconds", "The longest of them since start."),
             sync_seconds: registry.sum("outhaul_buffer_sync_seconds_total", "Time spent forcing bytes to the disk."),
             ledger: registry.counters(
                 "outhaul_ledger_samples_total",
@@ -56,6 +95,7 @@ impl BufferMetrics {
                 &["remote_name", "fate"],
             ),
             pending: per_endpoint("outhaul_ledger_pending_samples", "Samples appended and not yet accounted for."),
+            pending_records: per_endpoint("outhaul_buffer_pending_records", "Snapshots this endpoint still has to read."),
             pending_bytes: per_endpoint("outhaul_buffer_pending_bytes", "Bytes on disk this endpoint still has to read."),
             oldest_age_seconds: per_endpoint(
                 "outhaul_buffer_oldest_pending_age_seconds",
@@ -80,8 +120,22 @@ impl BufferMetrics {
         self.degraded.set(f64::from(u8::from(status.degraded)));
         self.memory_samples.set(status.held_in_memory_samples as f64);
         raise(&self.too_large, status.append_errors_samples_total);
-        raise(&self.io_errors, status.io_errors_total);
+        for errors in &status.io_errors {
+            raise(&self.io_errors.with_label_values(&[errors.operation.word(), errors.errno]), errors.count);
+        }
+        raise(&self.evicted_segments, status.evicted_segments_total);
+        raise(&self.damage, status.damage_found_total);
+        raise(&self.torn_tail_bytes, status.torn_tail_bytes);
+        self.short_of_disk.set(f64::from(u8::from(status.short_of_disk)));
+        self.open_seconds.set(status.open_took.as_secs_f64());
+        match status.full_in {
+            Some(full_in) => self.full_in_seconds.with_label_values::<&str>(&[]).set(full_in.as_secs_f64()),
+            None => drop(self.full_in_seconds.remove_label_values::<&str>(&[])),
+        }
+        self.quarantine.observe(&status.quarantine);
         raise(&self.syncs, status.syncs.count);
+        raise(&self.sync_failures, status.syncs.failed);
+        self.sync_longest_seconds.set(status.syncs.longest.as_secs_f64());
         let sync_seconds = status.syncs.total.as_secs_f64() - self.sync_seconds.get();
         self.sync_seconds.inc_by(sync_seconds.max(0.0));
         self.unclean_start.set(f64::from(u8::from(status.unclean_start)));
@@ -108,12 +162,15 @@ impl BufferMetrics {
             ("evicted_size", ledger.evicted.size),
             ("evicted_age", ledger.evicted.age),
             ("evicted_memory", ledger.evicted.memory),
+            ("evicted_disk", ledger.evicted.disk),
+            ("evicted_purged", ledger.evicted.purged),
         ];
         for (fate, samples) in fates {
             raise(&self.ledger.with_label_values(&[name, fate]), samples);
         }
         self.pending.with_label_values(&[name]).set(ledger.pending as f64);
         self.samples_pending.with_label_values(&[name]).set(ledger.pending as f64);
+        self.pending_records.with_label_values(&[name]).set(endpoint.pending_records as f64);
         self.pending_bytes.with_label_values(&[name]).set(endpoint.pending_bytes as f64);
         match (endpoint.oldest_pending_at, newest) {
             (Some(oldest), Some(newest)) => {
@@ -121,6 +178,40 @@ impl BufferMetrics {
             }
             // Fails only where there was no such series, which is what is wanted.
             _ => drop(self.oldest_age_seconds.remove_label_values(&[name])),
+        }
+    }
+}
+
+/// What the quarantine tells.
+struct QuarantineMetrics {
+    files: Gauge,
+    bytes: Gauge,
+    samples: IntCounterVec,
+}
+
+impl QuarantineMetrics {
+    fn new(registry: &Registry) -> Self {
+        Self {
+            files: registry.gauge("outhaul_buffer_quarantine_files", "Refusals kept for people to look at."),
+            bytes: registry.gauge("outhaul_buffer_quarantine_bytes", "What they take on disk."),
+            samples: registry.counters(
+                "outhaul_buffer_quarantine_samples_total",
+                "Refused samples that were added to the quarantine, dropped for want of room, or sent again.",
+                &["event"],
+            ),
+        }
+    }
+
+    fn observe(&self, status: &QuarantineStatus) {
+        self.files.set(status.files as f64);
+        self.bytes.set(status.bytes as f64);
+        let events = [
+            ("added", status.added_samples_total),
+            ("dropped", status.dropped_samples_total),
+            ("requeued", status.requeued_samples_total),
+        ];
+        for (event, samples) in events {
+            raise(&self.samples.with_label_values(&[event]), samples);
         }
     }
 }

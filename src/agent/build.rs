@@ -140,6 +140,7 @@ fn buffer_options(config: &Config) -> buffer::Options {
         path: config.buffer.path.clone(),
         max_bytes: config.buffer.max_bytes,
         max_age: config.buffer.max_age,
+        min_free: config.buffer.min_free,
         sync,
         endpoints: config.remote_write.iter().map(|endpoint| endpoint.name.clone()).collect(),
     }

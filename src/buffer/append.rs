@@ -18,6 +18,7 @@ use super::log::{Log, SEGMENT_OVERHEAD_BYTES, blocks};
 use super::record::{About, Footer, Kind, Seed, write};
 use super::ring::Held;
 use super::segment::{Cause, FILE_HEADER_LEN, Mark, SEGMENT_MAX_BYTES, Segment, encode_file_header};
+use super::status::Operation;
 use super::{AppendError, Appended, Position, SyncPolicy};
 
 /// How many segments are given up to fit one snapshot on a disk that others fill.
@@ -30,8 +31,15 @@ pub(super) struct Active<F: Fs> {
     draft: Draft,
 }
 
+impl<F: Fs> Active<F> {
+    /// The position of its first record.
+    pub(super) fn first(&self) -> u64 {
+        self.draft.first
+    }
+}
+
 /// What a segment knows while it is written.
-struct Draft {
+pub(super) struct Draft {
     first: u64,
     seed: Seed,
     dictionary: Dictionary,
@@ -45,13 +53,13 @@ pub(super) enum Item<'a> {
 }
 
 impl Item<'_> {
-    fn before(&self) -> Mark {
+    pub(super) fn before(&self) -> Mark {
         match self {
             Self::Snapshot { before, .. } | Self::Skip { before, .. } => *before,
         }
     }
 
-    fn after(&self) -> Mark {
+    pub(super) fn after(&self) -> Mark {
         match self {
             Self::Snapshot { before, snapshot } => {
                 Mark { seq: before.seq + 1, samples: before.samples + snapshot.samples.len() as u64 }
@@ -69,14 +77,14 @@ impl Item<'_> {
 }
 
 /// The bytes of one item.
-struct Frame {
-    bytes: Vec<u8>,
+pub(super) struct Frame {
+    pub(super) bytes: Vec<u8>,
     known_before: u32,
 }
 
 impl Draft {
     /// Every definition stands before and after the snapshot that first needs it: one damaged record is then one record lost.
-    fn frame(&mut self, item: Item<'_>) -> Result<Frame, TooLarge> {
+    pub(super) fn frame(&mut self, item: Item<'_>) -> Result<Frame, TooLarge> {
         let before = item.before();
         let about = About { seq: item.after().seq, samples_before: before.samples, at: item.at(), samples: 0 };
         let mut bytes = Vec::new();
@@ -141,7 +149,7 @@ impl<F: Fs> Log<F> {
         let at = held.snapshot.at;
         let mut durable = false;
         if self.ring.is_idle() {
-            match self.write(Item::Snapshot { before: held.before, snapshot: &held.snapshot }) {
+            match self.write(Item::Snapshot { before: held.before, snapshot: &held.snapshot }, now) {
                 Ok(()) => durable = true,
                 Err(WriteError::TooLarge) => return Err(self.too_large(&held)),
                 Err(WriteError::Io(error) | WriteError::InDoubt(error)) => self.degrade(&error, now),
@@ -151,7 +159,7 @@ impl<F: Fs> Log<F> {
         if !durable {
             self.hold(held);
         }
-        self.evict_old(at);
+        self.evict_old(at, now);
         Ok(Appended { position: Position(after.seq), durable })
     }
 
@@ -173,11 +181,11 @@ impl<F: Fs> Log<F> {
     }
 
     /// Writes one record, making room and trying again where that can help.
-    pub(super) fn write(&mut self, item: Item<'_>) -> Result<(), WriteError> {
+    pub(super) fn write(&mut self, item: Item<'_>, now: Instant) -> Result<(), WriteError> {
         let mut full_retries = 0;
         let mut sync_retries = 0;
         loop {
-            let error = match self.write_once(item) {
+            let error = match self.write_once(item, now) {
                 // A disk that others filled is waited for in memory; the backlog on it goes only when memory runs out.
                 Err(WriteError::Io(error))
                     if is_full(&error) && full_retries < FULL_DISK_RETRIES && self.ring.is_short() =>
@@ -187,22 +195,22 @@ impl<F: Fs> Log<F> {
                 }
                 Err(WriteError::InDoubt(error)) if sync_retries == 0 => {
                     sync_retries += 1;
-                    self.counts.io_errors += 1;
+                    self.note_error(Operation::Sync, &error);
                     tracing::warn!(path = %self.options.dir.display(), %error, "sync failed; writing again to a new file");
                     continue;
                 }
                 other => return other,
             };
-            self.counts.io_errors += 1;
-            if !self.evict_oldest(Reason::Size)? {
+            self.note_error(Operation::Write, &error);
+            if !self.evict_oldest(Reason::Disk)? {
                 return Err(WriteError::Io(error));
             }
         }
     }
 
-    fn write_once(&mut self, item: Item<'_>) -> Result<(), WriteError> {
+    fn write_once(&mut self, item: Item<'_>, now: Instant) -> Result<(), WriteError> {
         self.give_up_removed_file();
-        let (frame, draft) = self.frame_with_room(item)?;
+        let (frame, draft) = self.frame_with_room(item, now)?;
         if let Some(draft) = draft {
             self.create(draft, item)?;
         }
@@ -210,7 +218,7 @@ impl<F: Fs> Log<F> {
     }
 
     /// Encodes for the segment it will go to, sealing and evicting until it fits; with the draft of a new one if one is needed.
-    fn frame_with_room(&mut self, item: Item<'_>) -> Result<(Frame, Option<Draft>), WriteError> {
+    fn frame_with_room(&mut self, item: Item<'_>, now: Instant) -> Result<(Frame, Option<Draft>), WriteError> {
         loop {
             let mut fresh = None;
             let last = self.segments.back().filter(|_| self.active.is_some());
@@ -223,18 +231,20 @@ impl<F: Fs> Log<F> {
             let frame = match draft.frame(item) {
                 // A segment can number only so many series; a new one begins anew.
                 Err(TooLarge) if holds_records => {
-                    self.seal();
+                    self.seal(now)?;
                     continue;
                 }
                 frame => frame?,
             };
             let file_len = len + frame.bytes.len() as u64 + Footer::RECORD_LEN as u64;
             if holds_records && file_len > self.options.segment_bytes {
-                self.seal();
+                self.seal(now)?;
                 continue;
             }
             let used = self.used_bytes() + blocks(file_len) - accounted;
-            if file_len <= SEGMENT_MAX_BYTES && used <= self.options.max_bytes {
+            // With nothing to give up, only the bound itself counts.
+            let bound = if self.segments.is_empty() { self.options.max_bytes } else { self.bound_bytes() };
+            if file_len <= SEGMENT_MAX_BYTES && used <= bound {
                 return Ok((frame, fresh));
             }
             if let Some(active) = &mut self.active {
@@ -244,7 +254,8 @@ impl<F: Fs> Log<F> {
             let alone = SEGMENT_OVERHEAD_BYTES + frame.bytes.len() as u64;
             let never =
                 alone > SEGMENT_MAX_BYTES || self.used_without_segments() + blocks(alone) > self.options.max_bytes;
-            if never || !self.evict_oldest(Reason::Size)? {
+            let reason = if used > self.options.max_bytes { Reason::Size } else { Reason::Disk };
+            if never || !self.evict_oldest(reason)? {
                 return Err(WriteError::TooLarge);
             }
         }
@@ -255,6 +266,7 @@ impl<F: Fs> Log<F> {
     }
 
     fn create(&mut self, draft: Draft, item: Item<'_>) -> Result<(), WriteError> {
+        self.look_at_disk();
         let before = item.before();
         let path = self.segment_path(draft.first);
         let file = self.create_file(&path)?;
@@ -325,13 +337,21 @@ impl<F: Fs> Log<F> {
                 self.abandon();
                 return Err(WriteError::InDoubt(error));
             }
-        } else if let Some(path) = self.active.as_ref().map(|active| active.path.clone())
-            && self.options.sync != SyncPolicy::Never
-        {
-            self.mark_dirty(path);
+        } else if let SyncPolicy::Interval(_) = self.options.sync {
+            self.remember(item);
         }
         self.commit(frame.bytes.len() as u64, item);
         Ok(())
+    }
+
+    /// What is written now is not safe before the next sync.
+    fn remember(&mut self, item: Item<'_>) {
+        let (Some(active), Some(segment)) = (&self.active, self.segments.back()) else { return };
+        let (path, len, newest_at) = (active.path.clone(), segment.len, segment.newest_at);
+        if let Item::Snapshot { before, snapshot } = item {
+            self.in_doubt.note(before, snapshot, len, newest_at);
+        }
+        self.mark_dirty(path);
     }
 
     fn commit(&mut self, written: u64, item: Item<'_>) {
@@ -346,12 +366,15 @@ impl<F: Fs> Log<F> {
     }
 
     /// Finishes the file being written with its totals.
-    pub(super) fn seal(&mut self) {
-        let (Some(active), Some(segment)) = (self.active.take(), self.segments.back_mut()) else { return };
+    ///
+    /// # Errors
+    /// When the disk did not keep what is in it and takes it nowhere else; it is in memory then.
+    pub(super) fn seal(&mut self, now: Instant) -> Result<(), WriteError> {
+        let (Some(active), Some(segment)) = (self.active.take(), self.segments.back_mut()) else { return Ok(()) };
         if segment.end.seq < segment.first {
             self.active = Some(active);
             self.abandon();
-            return;
+            return Ok(());
         }
         let footer = segment.footer().map(|footer| footer.record(active.draft.seed));
         let len = segment.len;
@@ -364,18 +387,22 @@ impl<F: Fs> Log<F> {
             }
             // Without totals the next start reads the whole file; nothing is lost.
             Err(error) => {
-                self.counts.io_errors += 1;
+                self.note_error(Operation::Write, &error);
                 drop(self.fs.truncate(&active.file, len));
                 tracing::warn!(path = %active.path.display(), %error, "could not write a segment's totals");
             }
         }
         if self.options.sync != SyncPolicy::Never {
             self.dirty.remove(&active.path);
-            if let Err(error) = self.sync_file(&active.file) {
-                self.counts.io_errors += 1;
-                tracing::warn!(path = %active.path.display(), %error, "could not sync a finished segment");
+            match self.sync_file(&active.file) {
+                Ok(()) => self.in_doubt.clear(),
+                Err(error) => {
+                    self.sync_failed(&active.path.clone(), &error);
+                    self.rewrite_in_doubt(active, now)?;
+                }
             }
         }
+        Ok(())
     }
 
     /// Writes no more to the current file; what is in it stays readable.
@@ -395,7 +422,7 @@ impl<F: Fs> Log<F> {
 
     fn discard(&mut self, path: &std::path::Path) {
         if let Err(error) = self.fs.remove(path) {
-            self.counts.io_errors += 1;
+            self.note_error(Operation::Remove, &error);
             tracing::debug!(path = %path.display(), %error, "could not remove an empty segment");
         }
     }
@@ -414,7 +441,7 @@ impl<F: Fs> Log<F> {
 }
 
 impl Draft {
-    fn new(store_id: u128, first: u64) -> Self {
+    pub(super) fn new(store_id: u128, first: u64) -> Self {
         Self { first, seed: Seed::new(store_id, first), dictionary: Dictionary::default() }
     }
 }

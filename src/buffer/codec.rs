@@ -153,7 +153,7 @@ fn put_runs(out: &mut Vec<u8>, numbers: &[u32]) {
         let first = i64::from(run[0]);
         put(out, zigzag(first - expected));
         put(out, run.len() as u64);
-        expected = first + run.len() as i64;
+        expected = first + i64::from(u32::try_from(run.len()).unwrap_or(u32::MAX));
     }
 }
 
@@ -377,8 +377,8 @@ mod tests {
 
     #[test]
     fn more_series_than_a_segment_can_number_do_not_fit_and_change_nothing() {
-        let mut dictionary = Dictionary::default();
-        dictionary.defined = vec![Defined { base: Base::new(Value::new(0.0)), start: None }; SERIES_MAX];
+        let nothing = Defined { base: Base::new(Value::new(0.0)), start: None };
+        let mut dictionary = Dictionary { defined: vec![nothing; SERIES_MAX], ..Dictionary::default() };
         let one = Snapshot::new(Timestamp::from_millis(0), vec![Sample::new(series(1), Value::new(1.0))]);
         assert!(dictionary.encode(&one).is_err());
         assert!(dictionary.known.is_empty() && dictionary.by_address.is_empty());

@@ -11,11 +11,12 @@ use super::endpoint::Reason;
 use super::fs::Fs;
 use super::log::{Log, lost_of};
 use super::ring::Held;
+use super::status::Operation;
 
 impl<F: Fs> Log<F> {
     /// Writing failed: from now on memory, and another try later.
     pub(super) fn degrade(&mut self, error: &io::Error, now: Instant) {
-        self.counts.io_errors += 1;
+        self.note_error(Operation::Write, error);
         if self.ring.retry_at().is_none() {
             tracing::warn!(path = %self.options.dir.display(), %error,
                 "the buffer cannot write to disk; samples are kept in memory; check space, permissions and mount");
@@ -26,6 +27,11 @@ impl<F: Fs> Log<F> {
     /// Keeps a snapshot in memory, at the cost of the oldest there.
     pub(super) fn hold(&mut self, held: Held) {
         self.ring.push(held);
+        self.bound_ring();
+    }
+
+    /// Gives up the oldest snapshots in memory until the rest is within bounds.
+    pub(super) fn bound_ring(&mut self) {
         while self.ring.is_over() {
             self.drop_held();
         }
@@ -58,13 +64,13 @@ impl<F: Fs> Log<F> {
         }
         loop {
             let result = if let Some(gap) = self.ring.gap() {
-                let written = self.write(Item::Skip { before: gap.before, after: gap.after, at: gap.at });
+                let written = self.write(Item::Skip { before: gap.before, after: gap.after, at: gap.at }, now);
                 if written.is_ok() {
                     self.ring.forget_gap();
                 }
                 written
             } else if let Some(held) = self.ring.pop() {
-                let written = self.write(Item::Snapshot { before: held.before, snapshot: &held.snapshot });
+                let written = self.write(Item::Snapshot { before: held.before, snapshot: &held.snapshot }, now);
                 if written.is_err() {
                     self.ring.put_back(held);
                 }

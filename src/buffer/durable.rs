@@ -16,6 +16,7 @@ use super::log::{Log, blocks};
 use super::pair::{self, Pair};
 use super::record::{ORDINAL_LIMIT, le_i64, le_u64};
 use super::segment::Mark;
+use super::status::Operation;
 
 /// Bytes of the log's own value: store id, last place, newest instant, how the process ended.
 const META_LEN: usize = 16 + 3 * 8 + 1;
@@ -90,7 +91,7 @@ impl<F: Fs> Log<F> {
     fn stored(&mut self, stored: io::Result<(PathBuf, F::File)>) {
         let result = stored.and_then(|(path, file)| self.make_durable(path, &file));
         if let Err(error) = result {
-            self.counts.io_errors += 1;
+            self.note_error(Operation::Cursor, &error);
             tracing::warn!(path = %self.options.dir.display(), %error, "could not save a cursor");
         }
     }
@@ -124,7 +125,7 @@ impl<F: Fs> Log<F> {
     }
 
     /// Forces everything written to the disk.
-    pub(super) fn sync_dirty(&mut self) {
+    pub(super) fn sync_dirty(&mut self, now: Instant) {
         self.dirty_since = None;
         for path in std::mem::take(&mut self.dirty) {
             let active = self.active.take_if(|active| active.path == path);
@@ -133,27 +134,26 @@ impl<F: Fs> Log<F> {
                 Some(active) => self.sync_file(&active.file),
                 None => self.fs.open(&path, Access::Read).and_then(|file| self.sync_file(&file)),
             };
-            let is_active = active.is_some();
-            if is_active {
-                self.active = active;
-            }
-            match result {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    self.sync_failed(&path, &error);
-                    if is_active {
-                        // A second attempt on the same file would succeed without having written anything.
-                        self.abandon();
-                    }
+            match (result, active) {
+                (Ok(()), Some(active)) => {
+                    self.in_doubt.clear();
+                    self.active = Some(active);
                 }
-                _ => {}
+                (Err(error), Some(active)) => {
+                    self.sync_failed(&path, &error);
+                    // What fails here is in memory, and tried again from there.
+                    self.rewrite_in_doubt(active, now).ok();
+                }
+                (Err(error), None) if error.kind() != io::ErrorKind::NotFound => self.sync_failed(&path, &error),
+                (_, None) => {}
             }
         }
     }
 
-    fn sync_failed(&mut self, path: &Path, error: &io::Error) {
-        self.counts.io_errors += 1;
+    pub(super) fn sync_failed(&mut self, path: &Path, error: &io::Error) {
+        self.note_error(Operation::Sync, error);
         tracing::warn!(path = %path.display(), %error,
-            "the disk failed to keep written samples; they are still sent, but a power cut now could lose them; check the disk");
+            "the disk failed to keep what was written; writing it again to a new file; check the disk");
     }
 }
 

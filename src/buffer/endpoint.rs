@@ -25,6 +25,8 @@ pub(super) enum Reason {
     Age,
     /// The disk could not be written and memory was full.
     Memory,
+    /// The file system was full, or nearly.
+    Disk,
 }
 
 impl Evicted {
@@ -34,6 +36,7 @@ impl Evicted {
             Reason::Size => self.size += samples,
             Reason::Age => self.age += samples,
             Reason::Memory => self.memory += samples,
+            Reason::Disk => self.disk += samples,
         }
     }
 }
@@ -206,6 +209,8 @@ impl Endpoint {
             tally.evicted.size,
             tally.evicted.age,
             tally.evicted.memory,
+            tally.evicted.disk,
+            tally.evicted.purged,
         ];
         for number in numbers {
             out.extend_from_slice(&number.to_le_bytes());
@@ -215,7 +220,7 @@ impl Endpoint {
         out
     }
 
-    pub(super) const FIXED_LEN: usize = 16 + 11 * 8 + 2;
+    pub(super) const FIXED_LEN: usize = 16 + 13 * 8 + 2;
 
     /// The endpoint as its cursor says, or one that starts at `fresh` where there is no cursor of this name and store.
     pub(super) fn from_cursor(name: String, pair: Pair, value: Option<&[u8]>, store_id: u128, fresh: Mark) -> Self {
@@ -238,9 +243,15 @@ impl Endpoint {
         let tally = Tally {
             fates: Fates { delivered: number(4), refused: number(5), expired: number(6) },
             corrupt: number(7),
-            evicted: Evicted { size: number(8), age: number(9), memory: number(10) },
+            evicted: Evicted {
+                size: number(8),
+                age: number(9),
+                memory: number(10),
+                disk: number(11),
+                purged: number(12),
+            },
         };
-        let accounted = (4..=10).try_fold(number(0), |sum, index| sum.checked_add(number(index)));
+        let accounted = (4..=12).try_fold(number(0), |sum, index| sum.checked_add(number(index)));
         // The checksum fits, so only a bug of ours could have written an account that does not balance.
         if accounted == Some(place.samples) && place.seq < ORDINAL_LIMIT && place.samples < ORDINAL_LIMIT {
             endpoint.origin = number(0);

@@ -4,6 +4,7 @@
 //! in between finds the account balanced. It is said loudly, once an episode.
 
 use std::io;
+use std::time::Instant;
 
 use crate::model::Timestamp;
 
@@ -11,6 +12,12 @@ use super::endpoint::Reason;
 use super::fs::Fs;
 use super::log::{Fullness, Log, lost_of};
 use super::segment::Mark;
+
+/// What the buffer leaves of a file system to others, unless told otherwise: this, or on a small one this share.
+const MIN_FREE_BYTES: u64 = 64 << 20;
+const MIN_FREE_SHARE: u64 = 20;
+/// As many segments as it may have even so.
+const FLOOR_SEGMENTS: u64 = 4;
 
 impl<F: Fs> Log<F> {
     /// Gives up the oldest segment. `false` when there is none to give up.
@@ -31,6 +38,7 @@ impl<F: Fs> Log<F> {
             evicted += self.evict_for(index, end, reason);
         }
         if evicted > 0 {
+            self.counts.evicted_segments += 1;
             self.say_evicted(reason, evicted);
         }
         self.remove_front()?;
@@ -62,21 +70,31 @@ impl<F: Fs> Log<F> {
 
     fn say_evicted(&mut self, reason: Reason, samples: u64) {
         let path = self.options.dir.display();
-        if reason == Reason::Age {
-            tracing::error!(path = %path, samples, "samples older than max_age were dropped unsent");
-        } else if self.fullness == Fullness::Roomy {
-            self.fullness = Fullness::Full;
-            tracing::error!(path = %path, samples, max_bytes = self.options.max_bytes,
-                "buffer is full: oldest samples dropped, and more will be until the receiver catches up; raise max_bytes or free disk space");
+        match reason {
+            Reason::Age => {
+                tracing::error!(path = %path, samples, "samples older than max_age were dropped unsent");
+            }
+            _ if self.fullness == Fullness::Full => {}
+            Reason::Disk => {
+                self.fullness = Fullness::Full;
+                tracing::error!(path = %path, samples,
+                    "the disk is full: oldest samples dropped, and more will be until there is room or the receiver catches up; free disk space");
+            }
+            Reason::Size | Reason::Memory => {
+                self.fullness = Fullness::Full;
+                tracing::error!(path = %path, samples, max_bytes = self.options.max_bytes,
+                    "buffer is full: oldest samples dropped, and more will be until the receiver catches up; raise max_bytes");
+            }
         }
     }
 
-    /// Gives up finished segments whose newest instant is too old, seen from `now`, the instant just appended.
-    pub(super) fn evict_old(&mut self, now: Timestamp) {
-        if self.fullness == Fullness::Full && self.used_bytes() < self.options.max_bytes / 8 * 7 {
+    /// Gives up finished segments whose newest instant is too old, seen from `at`, the instant just appended at `now`.
+    pub(super) fn evict_old(&mut self, at: Timestamp, now: Instant) {
+        if self.fullness == Fullness::Full && self.used_bytes() < self.bound_bytes() / 8 * 7 {
             self.fullness = Fullness::Roomy;
         }
-        let Some(oldest) = self.options.max_age.map(|age| now.minus(age)) else { return };
+        let believable = self.age_guard.believes(at, now);
+        let Some(oldest) = self.options.max_age.filter(|_| believable).map(|age| at.minus(age)) else { return };
         while self.segments.len() > usize::from(self.active.is_some())
             && self.segments.front().is_some_and(|segment| segment.newest_at < oldest)
         {
@@ -84,6 +102,32 @@ impl<F: Fs> Log<F> {
                 tracing::warn!(path = %self.options.dir.display(), %error, "could not remove a segment that is too old");
                 break;
             }
+        }
+    }
+
+    /// What [`Log::used_bytes`] may be now: `max_bytes`, or less where the file system has nothing to spare.
+    pub(super) fn bound_bytes(&self) -> u64 {
+        self.ceiling_bytes.min(self.options.max_bytes)
+    }
+
+    /// Finds out how far the buffer may grow without taking the last of the file system from others.
+    ///
+    /// What others write never costs what is here already: short of disk, the buffer only stops growing.
+    pub(super) fn look_at_disk(&mut self) {
+        let Ok(space) = self.fs.space(&self.options.dir) else { return };
+        let usual = MIN_FREE_BYTES.min(space.total_bytes / MIN_FREE_SHARE);
+        let min_free = self.options.min_free.unwrap_or(usual);
+        let used = self.used_bytes();
+        let floor = self.used_without_segments() + FLOOR_SEGMENTS * self.options.segment_bytes;
+        let was_short = self.short_of_disk;
+        self.short_of_disk = space.free_bytes <= min_free;
+        let growth = space.free_bytes.saturating_sub(min_free);
+        // What was evicted meanwhile may be filled again.
+        let held = if was_short && self.short_of_disk { self.ceiling_bytes } else { 0 };
+        self.ceiling_bytes = used.saturating_add(growth).max(held).max(floor);
+        if self.short_of_disk && !was_short {
+            tracing::warn!(path = %self.options.dir.display(), free_bytes = space.free_bytes, min_free,
+                "the file system is nearly full: the buffer does not grow any more; free disk space");
         }
     }
 }

@@ -44,6 +44,14 @@ pub(super) enum Locking<L> {
     InUse { pid: Option<u32> },
 }
 
+/// How large a file system is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Space {
+    /// What an unprivileged process may still write.
+    pub(super) free_bytes: u64,
+    pub(super) total_bytes: u64,
+}
+
 /// The operations the log needs, no more.
 pub(super) trait Fs: Send + 'static {
     /// An open file.
@@ -69,8 +77,7 @@ pub(super) trait Fs: Send + 'static {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     fn remove(&self, path: &Path) -> io::Result<()>;
     fn lock(&self, path: &Path) -> io::Result<Locking<Self::Lock>>;
-    /// What an unprivileged process may still write.
-    fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+    fn space(&self, dir: &Path) -> io::Result<Space>;
 
     /// Reads exactly as much as asked.
     ///
@@ -222,8 +229,9 @@ impl Fs for RealFs {
         }
     }
 
-    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+    fn space(&self, dir: &Path) -> io::Result<Space> {
         let stat = rustix::fs::statvfs(dir)?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        Ok(Space { free_bytes: bytes(stat.f_bavail), total_bytes: bytes(stat.f_blocks) })
     }
 }

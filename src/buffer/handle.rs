@@ -13,6 +13,7 @@ use crate::model::Snapshot;
 
 use super::fs::{Fs, RealFs};
 use super::log::{Log, LogOptions};
+use super::quarantine::{Requeued, Verdict};
 use super::{AppendError, Appended, EndpointId, Fates, Lease, Limits, OpenError, Options, Position, Status};
 
 /// Commands waiting for the thread.
@@ -22,6 +23,9 @@ enum Command {
     Append(Snapshot, oneshot::Sender<Result<Appended, AppendError>>),
     Next(EndpointId, Limits, oneshot::Sender<Option<Lease>>),
     Ack(EndpointId, Position, Fates, oneshot::Sender<()>),
+    Quarantine(EndpointId, Vec<Snapshot>, Verdict, oneshot::Sender<()>),
+    Requeued(EndpointId, oneshot::Sender<Option<Requeued>>),
+    SettleRequeued(EndpointId, String, Fates, oneshot::Sender<()>),
     SaveState(String, Vec<u8>, oneshot::Sender<io::Result<()>>),
     LoadState(String, oneshot::Sender<Option<Vec<u8>>>),
     Close(oneshot::Sender<()>),
@@ -82,6 +86,22 @@ impl Buffer {
     pub async fn ack(&self, endpoint: EndpointId, through: Position, fates: Fates) {
         // A closed buffer gives the lease again after the next start.
         self.ask(|reply| Command::Ack(endpoint, through, fates, reply)).await;
+    }
+
+    /// Keeps samples of the current lease that the receiver of `endpoint` will never take, for people to look at. They are
+    /// still to be acknowledged as refused.
+    pub async fn quarantine(&self, endpoint: EndpointId, snapshots: Vec<Snapshot>, verdict: Verdict) {
+        self.ask(|reply| Command::Quarantine(endpoint, snapshots, verdict, reply)).await;
+    }
+
+    /// Refused samples of `endpoint` that somebody wants sent again. They are older than what was delivered since.
+    pub async fn requeued(&self, endpoint: EndpointId) -> Option<Requeued> {
+        self.ask(|reply| Command::Requeued(endpoint, reply)).await.flatten()
+    }
+
+    /// What became of requeued samples; they leave the quarantine. What was refused again must have been quarantined again.
+    pub async fn settle_requeued(&self, endpoint: EndpointId, id: &str, fates: Fates) {
+        self.ask(|reply| Command::SettleRequeued(endpoint, id.to_owned(), fates, reply)).await;
     }
 
     /// The numbers, whenever they change: how a shipper waits for data. Ends when the buffer is closed.
@@ -176,6 +196,18 @@ fn obey<F: Fs>(log: &mut Log<F>, command: Command) -> Changed {
         }
         Command::Ack(endpoint, through, fates, reply) => {
             log.ack(endpoint.0, through.0, fates);
+            Changed::Yes(Box::new(move || reply.send(()).unwrap_or_default()))
+        }
+        Command::Quarantine(endpoint, snapshots, verdict, reply) => {
+            log.quarantine(endpoint.0, &snapshots, &verdict);
+            Changed::Yes(Box::new(move || reply.send(()).unwrap_or_default()))
+        }
+        Command::Requeued(endpoint, reply) => {
+            drop(reply.send(log.requeued(endpoint.0)));
+            Changed::No
+        }
+        Command::SettleRequeued(endpoint, id, fates, reply) => {
+            log.settle_requeued(endpoint.0, &id, fates);
             Changed::Yes(Box::new(move || reply.send(()).unwrap_or_default()))
         }
         Command::SaveState(name, value, reply) => {

@@ -14,16 +14,19 @@ use std::time::{Duration, Instant};
 
 use crate::model::{Interner, Timestamp};
 
-use super::append::Active;
+use super::age::AgeGuard;
+use super::append::{Active, WriteError};
+use super::doubt::InDoubt;
 use super::durable::Ending;
 use super::endpoint::{Acked, Ahead, Endpoint};
 use super::fs::Fs;
 use super::pair::Pair;
+use super::quarantine::Quarantine;
 use super::read::Reader;
 use super::record::Footer;
 use super::ring::Ring;
 use super::segment::{Cause, FILE_HEADER_LEN, Hole, Mark, Segment, file_name};
-use super::status::{EndpointStatus, Fates, Status, SyncStats};
+use super::status::{EndpointStatus, Fates, IoErrors, Operation, Status, SyncStats};
 use super::{Position, SyncPolicy};
 
 /// What is accounted as one unit of disk.
@@ -36,6 +39,9 @@ const SEGMENT_USUAL_MAX_BYTES: u64 = 4 << 20;
 const SEGMENTS_WANTED: u64 = 64;
 /// Memory for snapshots while the disk cannot be written.
 const RING_BYTES: usize = 1 << 20;
+/// How often it is looked what others did to the disk and the directory.
+const LOOK_INTERVAL: Duration = Duration::from_secs(30);
+
 /// What the log is told.
 #[derive(Clone, Debug)]
 pub(super) struct LogOptions {
@@ -43,6 +49,7 @@ pub(super) struct LogOptions {
     pub(super) dir: PathBuf,
     pub(super) max_bytes: u64,
     pub(super) max_age: Option<Duration>,
+    pub(super) min_free: Option<u64>,
     pub(super) sync: SyncPolicy,
     pub(super) endpoints: Vec<String>,
     pub(super) segment_bytes: u64,
@@ -55,6 +62,7 @@ impl LogOptions {
             dir: options.path.join("v1"),
             max_bytes: options.max_bytes,
             max_age: options.max_age,
+            min_free: options.min_free,
             sync: options.sync,
             endpoints: options.endpoints,
             segment_bytes: (options.max_bytes / SEGMENTS_WANTED).clamp(SEGMENT_MIN_BYTES, SEGMENT_USUAL_MAX_BYTES),
@@ -64,13 +72,49 @@ impl LogOptions {
 }
 
 /// Counts since start.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Counts {
     pub(super) append_errors: u64,
     pub(super) append_errors_samples: u64,
-    pub(super) io_errors: u64,
+    pub(super) io_errors: ErrorCounts,
+    pub(super) evicted_segments: u64,
+    pub(super) damage_found: u64,
     pub(super) torn_tail_bytes: u64,
     pub(super) syncs: SyncStats,
+}
+
+/// Failed operations by kind; few kinds, so few entries.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ErrorCounts(BTreeMap<(Operation, &'static str), u64>);
+
+impl ErrorCounts {
+    fn note(&mut self, operation: Operation, error: &io::Error) {
+        *self.0.entry((operation, errno_name(error))).or_default() += 1;
+    }
+
+    fn list(&self) -> Vec<IoErrors> {
+        self.0.iter().map(|(&(operation, errno), &count)| IoErrors { operation, errno, count }).collect()
+    }
+}
+
+/// The names of errors that disks are known for (errno(3)).
+fn errno_name(error: &io::Error) -> &'static str {
+    use rustix::io::Errno;
+    let known = [
+        (Errno::NOSPC, "ENOSPC"),
+        (Errno::DQUOT, "EDQUOT"),
+        (Errno::FBIG, "EFBIG"),
+        (Errno::IO, "EIO"),
+        (Errno::ROFS, "EROFS"),
+        (Errno::ACCESS, "EACCES"),
+        (Errno::PERM, "EPERM"),
+        (Errno::NOENT, "ENOENT"),
+        (Errno::MFILE, "EMFILE"),
+        (Errno::NFILE, "ENFILE"),
+        (Errno::STALE, "ESTALE"),
+    ];
+    let raw = error.raw_os_error();
+    known.into_iter().find(|(errno, _)| Some(errno.raw_os_error()) == raw).map_or("other", |(_, name)| name)
 }
 
 /// Whether the buffer being full has been said.
@@ -92,6 +136,7 @@ pub(super) struct Log<F: Fs> {
     pub(super) between: Vec<Hole>,
     pub(super) active: Option<Active<F>>,
     pub(super) ring: Ring,
+    pub(super) in_doubt: InDoubt,
     /// After the last position given out.
     pub(super) end: Mark,
     pub(super) last_at: Option<Timestamp>,
@@ -106,6 +151,14 @@ pub(super) struct Log<F: Fs> {
     pub(super) dirty: BTreeSet<PathBuf>,
     pub(super) dirty_since: Option<Instant>,
     pub(super) fullness: Fullness,
+    /// Beyond this the file system would have too little left.
+    pub(super) ceiling_bytes: u64,
+    pub(super) short_of_disk: bool,
+    pub(super) age_guard: AgeGuard,
+    pub(super) quarantine: Quarantine,
+    /// When the disk was last looked at.
+    pub(super) looked_at: Option<Instant>,
+    pub(super) open_took: Duration,
     pub(super) unclean_start: bool,
     pub(super) counts: Counts,
 }
@@ -127,11 +180,21 @@ impl<F: Fs> Log<F> {
     /// Bytes on disk, those reserved for the files it must be able to write included.
     pub(super) fn used_bytes(&self) -> u64 {
         let segments: u64 = self.segments.iter().map(|segment| blocks(segment.file_len)).sum();
-        FIXED_BLOCKS * BLOCK_BYTES + self.small.values().sum::<u64>() + segments
+        FIXED_BLOCKS * BLOCK_BYTES + self.small.values().sum::<u64>() + self.quarantine.bytes() + segments
     }
 
     pub(super) fn segment_path(&self, first: u64) -> PathBuf {
         self.options.dir.join(file_name(first))
+    }
+
+    pub(super) fn note_error(&mut self, operation: Operation, error: &io::Error) {
+        self.counts.io_errors.note(operation, error);
+    }
+
+    /// What others did to the disk and the directory since the last look.
+    fn look_around(&mut self) {
+        self.look_at_disk();
+        self.find_quarantined();
     }
 
     /// Samples lost between two places: those the disk lost, those memory dropped.
@@ -196,7 +259,7 @@ impl<F: Fs> Log<F> {
         }
         match self.fs.remove(&self.segment_path(first)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                self.counts.io_errors += 1;
+                self.note_error(Operation::Remove, &error);
                 return Err(error);
             }
             _ => {}
@@ -208,22 +271,27 @@ impl<F: Fs> Log<F> {
 
     /// When [`Log::tick`] has something to do.
     pub(super) fn deadline(&self) -> Option<Instant> {
+        let look_at = self.looked_at.and_then(|at| at.checked_add(LOOK_INTERVAL));
         let sync_at = match self.options.sync {
             SyncPolicy::Interval(interval) => self.dirty_since.and_then(|since| since.checked_add(interval)),
             SyncPolicy::Always | SyncPolicy::Never => None,
         };
-        sync_at.into_iter().chain(self.ring.retry_at()).min()
+        sync_at.into_iter().chain(self.ring.retry_at()).chain(look_at).min()
     }
 
     /// Does what is due: forces written bytes to the disk, tries the disk again.
     pub(super) fn tick(&mut self, now: Instant) {
+        if self.looked_at.is_none_or(|at| now.saturating_duration_since(at) >= LOOK_INTERVAL) {
+            self.looked_at = Some(now);
+            self.look_around();
+        }
         if self.ring.retry_at().is_some_and(|at| at <= now) {
             self.drain_ring(now);
         }
         if let SyncPolicy::Interval(interval) = self.options.sync
             && self.dirty_since.is_some_and(|since| now.saturating_duration_since(since) >= interval)
         {
-            self.sync_dirty();
+            self.sync_dirty(now);
         }
     }
 
@@ -236,13 +304,15 @@ impl<F: Fs> Log<F> {
             tracing::error!(path = %self.options.dir.display(), samples,
                 "samples that could not be written to disk end with this process; check space, permissions and mount");
         }
-        self.seal();
+        if let Err(WriteError::Io(error) | WriteError::InDoubt(error)) = self.seal(now) {
+            tracing::error!(path = %self.options.dir.display(), %error, "the newest samples could not be forced to the disk");
+        }
         for index in 0..self.endpoints.len() {
             self.store_cursor(index);
         }
         self.store_meta(Ending::Closed);
         if self.options.sync != SyncPolicy::Never {
-            self.sync_dirty();
+            self.sync_dirty(now);
         }
         self.remove_passed_without_meta();
         self.lock = None;
@@ -265,13 +335,19 @@ impl<F: Fs> Log<F> {
         Status {
             used_bytes: self.used_bytes(),
             max_bytes: self.options.max_bytes,
-            free_bytes: self.fs.free_bytes(&self.options.dir).ok(),
+            free_bytes: self.fs.space(&self.options.dir).ok().map(|space| space.free_bytes),
             segments: self.segments.len(),
             tail: (self.end.seq > 0).then_some(Position(self.end.seq)),
             last_at: self.last_at,
             append_errors_total: self.counts.append_errors,
             append_errors_samples_total: self.counts.append_errors_samples,
-            io_errors_total: self.counts.io_errors,
+            io_errors: self.counts.io_errors.list(),
+            evicted_segments_total: self.counts.evicted_segments,
+            damage_found_total: self.counts.damage_found,
+            full_in: self.full_in(),
+            short_of_disk: self.short_of_disk,
+            open_took: self.open_took,
+            quarantine: self.quarantine.status(),
             held_in_memory_samples: self.ring.samples_after(0),
             degraded: !self.ring.is_idle(),
             unclean_start: self.unclean_start,
@@ -279,6 +355,16 @@ impl<F: Fs> Log<F> {
             syncs: self.counts.syncs,
             endpoints: self.endpoints.iter().map(|endpoint| self.endpoint_status(endpoint)).collect(),
         }
+    }
+
+    /// How long the room that is left lasts, at the rate at which the segments that are there were filled.
+    fn full_in(&self) -> Option<Duration> {
+        let waits = self.endpoints.iter().any(|endpoint| endpoint.place.seq < self.end.seq);
+        let (oldest, newest) = (self.segments.front().filter(|_| waits)?.first_at, self.last_at?);
+        let bytes: u64 = self.segments.iter().map(|segment| segment.len).sum();
+        let left = self.bound_bytes().saturating_sub(self.used_bytes());
+        let millis = u128::from(left) * newest.since(oldest).as_millis() / u128::from(bytes.max(1));
+        (newest > oldest).then(|| Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)))
     }
 
     fn endpoint_status(&self, endpoint: &Endpoint) -> EndpointStatus {
@@ -292,6 +378,7 @@ impl<F: Fs> Log<F> {
             pending_records: self.end.seq.saturating_sub(endpoint.place.seq) + limbo_records as u64,
             pending_bytes: self.segments.iter().map(|segment| bytes_after(segment, endpoint)).sum(),
             oldest_pending_at: lent.map(|record| record.at).or(endpoint.oldest_at),
+            requeued: self.quarantine.requeued(&endpoint.name),
         }
     }
 }

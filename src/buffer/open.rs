@@ -6,16 +6,20 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crate::model::Interner;
 
 use super::OpenError;
+use super::age::AgeGuard;
+use super::doubt::InDoubt;
 use super::durable::{Ending, META_NAME, Meta, cursor_files, file_name_of, meta_files, new_store_id};
 use super::endpoint::{Endpoint, Reason, cursor_path, place_of_cursor};
 use super::fs::{Access, Entry, EntryKind, Fs, Locking};
 use super::log::blocks;
 use super::log::{Counts, Fullness, Log, LogOptions};
 use super::pair::Pair;
+use super::quarantine::Quarantine;
 use super::record::ORDINAL_LIMIT;
 use super::ring::Ring;
 use super::segment::{Cause, Claim, FileHeader, Hole, Mark, Recovered, Segment};
@@ -45,6 +49,7 @@ impl<F: Fs> Log<F> {
     /// # Errors
     /// When the directory cannot be made, locked or listed. Never because of a file's content.
     pub(super) fn open(fs: F, options: LogOptions) -> Result<Self, OpenError> {
+        let began = Instant::now();
         let dir = options.dir.clone();
         let unusable = |source: io::Error| OpenError::Unusable { path: dir.clone(), source };
         fs.create_dir_all(&options.dir).map_err(unusable)?;
@@ -73,6 +78,7 @@ impl<F: Fs> Log<F> {
             between: found.between,
             active: None,
             ring: Ring::new(options.ring_bytes),
+            in_doubt: InDoubt::default(),
             meta: loaded.pair,
             endpoints: Vec::new(),
             readers: Vec::new(),
@@ -81,12 +87,21 @@ impl<F: Fs> Log<F> {
             dirty: BTreeSet::new(),
             dirty_since: None,
             fullness: Fullness::Roomy,
+            ceiling_bytes: options.max_bytes,
+            short_of_disk: false,
+            age_guard: AgeGuard::default(),
+            quarantine: Quarantine::default(),
+            looked_at: None,
+            open_took: Duration::ZERO,
             unclean_start: !is_new && meta.is_none_or(|meta| meta.ending == Ending::Open),
             counts: Counts { torn_tail_bytes: found.torn_bytes, ..Counts::default() },
             options,
         };
+        log.find_quarantined();
         log.load_endpoints(&entries, meta);
         log.settle_in();
+        log.looked_at = Some(began);
+        log.open_took = began.elapsed();
         Ok(log)
     }
 
@@ -138,7 +153,9 @@ impl<F: Fs> Log<F> {
         if start < self.end.samples {
             self.between.push(Hole { start, end: self.end.samples, cause: Cause::Damage });
         }
+        self.counts.damage_found += self.damaged_places();
         self.store_meta(Ending::Open);
+        self.look_at_disk();
         while self.used_bytes() > self.options.max_bytes {
             if !matches!(self.evict_oldest(Reason::Size), Ok(true)) {
                 tracing::warn!(path = %self.options.dir.display(), "the buffer cannot be brought below max_bytes");
@@ -155,6 +172,14 @@ impl<F: Fs> Log<F> {
         }
         tracing::info!(path = %self.options.dir.display(), segments = self.segments.len(), used_bytes = self.used_bytes(),
             unclean = self.unclean_start, "buffer opened");
+    }
+}
+
+impl<F: Fs> Log<F> {
+    /// Places where the disk does not give back what was written.
+    fn damaged_places(&self) -> u64 {
+        let holes = self.between.iter().chain(self.segments.iter().flat_map(|segment| &segment.holes));
+        holes.filter(|hole| hole.cause == Cause::Damage).count() as u64
     }
 }
 

@@ -14,7 +14,8 @@ use super::endpoint::{LentRecord, Loan, Spot};
 use super::fs::{Access, Fs};
 use super::log::Log;
 use super::record::{CODEC_VERSION, Header, Kind, Seed};
-use super::segment::{Cause, FILE_HEADER_LEN, Mark, Segment, Step, Walk, parse_skip};
+use super::segment::{Cause, FILE_HEADER_LEN, Mark, Segment, Walk, parse_skip};
+use super::status::Operation;
 use super::{Lease, Limits, Position};
 
 /// How often a failed read is tried before its bytes are given up.
@@ -164,7 +165,7 @@ impl<F: Fs> Log<F> {
 
     /// A file that is not there or not readable is lost; anything else may be better next time.
     fn reader_failed(&mut self, position: usize, error: &io::Error) -> Read {
-        self.counts.io_errors += 1;
+        self.note_error(Operation::Read, error);
         let gone = error.kind() == io::ErrorKind::NotFound || is_disk_error(error);
         let path = self.options.dir.display().to_string();
         let Some(segment) = self.segments.get_mut(position).filter(|_| gone) else {
@@ -283,7 +284,7 @@ fn find_record<F: Fs>(
         if !wanted(&header) {
             return Read::Full;
         }
-        if let Some(snapshot) = payload.and_then(|payload| decode(definitions, &step, &payload)) {
+        if let Some(snapshot) = payload.and_then(|payload| decode(definitions, &header, &payload)) {
             let next = Some(Spot { first: segment.first, offset: walk.at });
             let record = LentRecord { after: expected, samples: u64::from(header.samples), at: header.at, next };
             return Read::Record { record, snapshot };
@@ -298,12 +299,13 @@ fn find_record<F: Fs>(
     Read::Passed(segment.end)
 }
 
-fn decode(definitions: &Definitions, step: &Step, payload: &[u8]) -> Option<Snapshot> {
-    if step.header.codec != CODEC_VERSION {
+/// The snapshot in a record's payload, or `None` where it is damaged or of another codec.
+pub(super) fn decode(definitions: &Definitions, header: &Header, payload: &[u8]) -> Option<Snapshot> {
+    if header.codec != CODEC_VERSION {
         return None;
     }
-    let snapshot = definitions.decode(step.header.at, payload).ok()?;
-    (snapshot.samples.len() == step.header.samples as usize).then_some(snapshot)
+    let snapshot = definitions.decode(header.at, payload).ok()?;
+    (snapshot.samples.len() == header.samples as usize).then_some(snapshot)
 }
 
 /// Tries a read a few times: some disks give the bytes in the end.

@@ -41,6 +41,8 @@ pub(super) enum Kind {
     Skip,
     /// Series that snapshots after it refer to by number.
     Definitions,
+    /// Whose receiver refused the samples of a quarantined file, and what it said.
+    Verdict,
     /// Written by a later version; stepped over.
     Other(u16),
 }
@@ -52,6 +54,7 @@ impl Kind {
             Self::Footer => 2,
             Self::Skip => 3,
             Self::Definitions => 4,
+            Self::Verdict => 5,
             Self::Other(number) => number,
         }
     }
@@ -62,6 +65,7 @@ impl Kind {
             2 => Self::Footer,
             3 => Self::Skip,
             4 => Self::Definitions,
+            5 => Self::Verdict,
             other => Self::Other(other),
         }
     }

@@ -28,7 +28,7 @@ impl Held {
         Mark { seq: self.before.seq + 1, samples: self.before.samples + self.snapshot.samples.len() as u64 }
     }
 
-    fn cost_bytes(&self) -> usize {
+    pub(super) fn cost_bytes(&self) -> usize {
         HELD_OVERHEAD_BYTES + std::mem::size_of_val(self.snapshot.samples.as_slice())
     }
 }
@@ -88,10 +88,11 @@ impl Ring {
         self.held.push_back(held);
     }
 
-    /// Puts back what could not be written.
+    /// Puts back what could not be written, where it belongs.
     pub(super) fn put_back(&mut self, held: Held) {
         self.cost_bytes += held.cost_bytes();
-        self.held.push_front(held);
+        let place = self.held.partition_point(|other| other.before.seq < held.before.seq);
+        self.held.insert(place, held);
     }
 
     pub(super) fn pop(&mut self) -> Option<Held> {

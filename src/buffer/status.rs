@@ -40,18 +40,22 @@ impl Fates {
 /// Samples the buffer gave up itself, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Evicted {
-    /// `max_bytes` or a full disk left no room.
+    /// `max_bytes` left no room.
     pub size: u64,
     /// Older than `max_age`.
     pub age: u64,
     /// The disk could not be written and memory was full.
     pub memory: u64,
+    /// The file system was full, or had less than `min_free` left.
+    pub disk: u64,
+    /// Somebody said so (`outhaul buffer purge`).
+    pub purged: u64,
 }
 
 impl Evicted {
     /// All of them.
     pub fn total(&self) -> u64 {
-        self.size + self.age + self.memory
+        self.size + self.age + self.memory + self.disk + self.purged
     }
 }
 
@@ -100,6 +104,8 @@ pub struct EndpointStatus {
     pub pending_bytes: u64,
     /// The instant of the oldest snapshot that is not accounted for.
     pub oldest_pending_at: Option<Timestamp>,
+    /// Files of refused samples that somebody wants sent again.
+    pub requeued: usize,
 }
 
 /// What forcing bytes to the disk cost, since start.
@@ -113,6 +119,66 @@ pub struct SyncStats {
     pub total: Duration,
     /// The longest.
     pub longest: Duration,
+}
+
+/// What was being done to a file when it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Operation {
+    /// Making a segment.
+    Create,
+    /// Writing samples.
+    Write,
+    /// Forcing bytes to the disk.
+    Sync,
+    /// Reading samples back.
+    Read,
+    /// Removing a segment.
+    Remove,
+    /// Saving a cursor or the log's own notes.
+    Cursor,
+    /// Keeping refused samples.
+    Quarantine,
+}
+
+impl Operation {
+    /// As a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Write => "write",
+            Self::Sync => "sync",
+            Self::Read => "read",
+            Self::Remove => "remove",
+            Self::Cursor => "cursor",
+            Self::Quarantine => "quarantine",
+        }
+    }
+}
+
+/// Failed operations of one kind, since start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IoErrors {
+    /// What was being done.
+    pub operation: Operation,
+    /// The system's name of the error, or `other`.
+    pub errno: &'static str,
+    /// How often.
+    pub count: u64,
+}
+
+/// What the quarantine holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QuarantineStatus {
+    /// Files.
+    pub files: usize,
+    /// Bytes on disk, in blocks.
+    pub bytes: u64,
+    /// Samples that were put there, since start.
+    pub added_samples_total: u64,
+    /// Samples that found no room, or were removed to make some, since start.
+    pub dropped_samples_total: u64,
+    /// Samples that were sent again, since start.
+    pub requeued_samples_total: u64,
 }
 
 /// The state of the buffer after some command; a value, never updated in place.
@@ -134,8 +200,20 @@ pub struct Status {
     pub append_errors_total: u64,
     /// Samples of appends that could not be kept at all, since start; in no ledger, because their append failed.
     pub append_errors_samples_total: u64,
-    /// Failed operations on files, since start.
-    pub io_errors_total: u64,
+    /// Failed operations on files, since start, by kind.
+    pub io_errors: Vec<IoErrors>,
+    /// Segments given up before every endpoint had passed them, since start.
+    pub evicted_segments_total: u64,
+    /// Damaged or missing places that were found in the log, since start.
+    pub damage_found_total: u64,
+    /// When the buffer will be full if nothing is delivered and samples come as they did; `None` where nothing waits.
+    pub full_in: Option<Duration>,
+    /// Whether the buffer may not grow now, because the file system has less than `min_free` left.
+    pub short_of_disk: bool,
+    /// How long opening took.
+    pub open_took: Duration,
+    /// Refused samples that are kept.
+    pub quarantine: QuarantineStatus,
     /// Samples only in memory, because the disk cannot be written.
     pub held_in_memory_samples: u64,
     /// Whether appends go to memory only.

@@ -11,13 +11,14 @@ use proptest::prelude::*;
 
 use crate::model::{Labels, Metadata, MetricKind, Sample, Series, Snapshot, Timestamp, Value};
 
-use super::fs::{Access, Entry, Fs, Locking, RealFs};
+use super::fs::{Access, Entry, Fs, Locking, RealFs, Space};
 use super::log::{Log, LogOptions};
 use super::*;
 
 mod faults;
 mod handle;
 mod model;
+mod quarantine;
 
 const ALL: Limits = Limits { instants_max: usize::MAX, samples_max: usize::MAX };
 const ONE: Limits = Limits { instants_max: 1, samples_max: usize::MAX };
@@ -28,6 +29,7 @@ fn options(dir: &Path, endpoints: &[&str]) -> LogOptions {
         dir: dir.join("v1"),
         max_bytes: 1 << 20,
         max_age: None,
+        min_free: Some(0),
         sync: SyncPolicy::Never,
         endpoints: endpoints.iter().map(|name| (*name).to_owned()).collect(),
         segment_bytes: 4 << 10,
@@ -326,14 +328,19 @@ fn segments_older_than_max_age_go() {
     let dir = tempfile::tempdir().unwrap();
     let options = LogOptions { max_age: Some(Duration::from_secs(50)), ..options(dir.path(), &["a"]) };
     let mut log = open(&options);
-    for at in 1..=500 {
-        append(&mut log, &snapshot(at, 20));
+    let start = Instant::now();
+    for at in 1..=1000 {
+        log.append(snapshot(at, 20), start + Duration::from_secs(u64::from(at))).unwrap();
         check(&log);
+        assert!(at > 600 || ledger(&log, 0).evicted.age == 0, "the clock must have been steady for a while");
     }
     let ledger = ledger(&log, 0);
     assert!(ledger.evicted.age > 0 && ledger.evicted.size == 0);
     assert!(ledger.pending >= 50 * 20);
-    assert!(log.status().endpoints[0].oldest_pending_at.unwrap() > Timestamp::from_millis(350_000));
+    assert!(log.status().endpoints[0].oldest_pending_at.unwrap() > Timestamp::from_millis(850_000));
+    // One stamp from a wrong clock must not cost the backlog.
+    log.append(snapshot(9_000_000, 20), start + Duration::from_secs(1001)).unwrap();
+    assert_eq!(self::ledger(&log, 0).evicted.age, ledger.evicted.age);
 }
 
 #[test]

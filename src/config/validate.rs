@@ -284,6 +284,7 @@ fn buffer(block: &mut Block<'_>) -> Buffer {
     Buffer {
         path: block.file("path").unwrap_or_else(|| PathBuf::from(DEFAULT_BUFFER_PATH)),
         max_bytes: max_bytes.unwrap_or(DEFAULT_BUFFER_BYTES),
+        min_free: block.parsed("min_free", units::size),
         max_age: Some(block.duration("max_age").unwrap_or(DEFAULT_BUFFER_AGE)).filter(|age| !age.is_zero()),
         sync: match sync {
             Sync::Always => SyncPolicy::Always,

@@ -128,6 +128,7 @@ fn open(endpoints: usize) -> (Buffer, tempfile::TempDir) {
         path: directory.path().to_owned(),
         max_bytes: 64 << 20,
         max_age: None,
+        min_free: Some(0),
         sync: SyncPolicy::Never,
         endpoints: (0..endpoints).map(|ordinal| format!("endpoint{ordinal}")).collect(),
     };

@@ -29,6 +29,8 @@ pub(super) const ENOSPC: i32 = 28;
 /// The real file system, failing on demand. A write that fails has written half.
 #[derive(Clone, Default)]
 pub(super) struct FaultyFs {
+    /// What the file system says of itself, where it lies.
+    space: Arc<Mutex<Option<Space>>>,
     fault: Arc<Mutex<Option<Fault>>>,
     done: Arc<AtomicU64>,
     /// Syncs that were asked for on a file after one of it had failed.
@@ -117,8 +119,8 @@ impl Fs for FaultyFs {
     fn lock(&self, path: &Path) -> io::Result<Locking<File>> {
         RealFs.lock(path)
     }
-    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
-        RealFs.free_bytes(dir)
+    fn space(&self, dir: &Path) -> io::Result<Space> {
+        self.space.lock().unwrap().map_or_else(|| RealFs.space(dir), Ok)
     }
 }
 
@@ -213,6 +215,132 @@ fn a_failed_sync_is_never_repeated_on_the_same_file_and_its_record_is_written_ag
 }
 
 #[test]
+fn what_a_failed_sync_by_the_timer_may_have_lost_is_written_to_a_new_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let sync = SyncPolicy::Interval(Duration::from_secs(5));
+    let options = LogOptions { sync, ..options(dir.path(), &["a", "b"]) };
+    let (fs, mut log) = faulty(&options);
+    let start = Instant::now();
+    for at in 1..=3 {
+        log.append(snapshot(at, 5), start).unwrap();
+    }
+    log.tick(start + Duration::from_secs(6));
+    let covered = segment_files(&options);
+    for at in 4..=6 {
+        log.append(snapshot(at, 5), start + Duration::from_secs(7)).unwrap();
+    }
+    let lease = log.next(0, Limits { instants_max: 5, ..ALL }).unwrap();
+    ack(&mut log, 0, &lease);
+    fs.set(Some(Fault::All { op: Op::Sync, errno: EIO }));
+    log.tick(start + Duration::from_secs(60));
+    fs.set(None);
+    log.append(snapshot(7, 5), start + Duration::from_secs(61)).unwrap();
+    check(&log);
+    assert_eq!(fs.synced_after_failure.load(Ordering::Relaxed), 0);
+    let files = segment_files(&options);
+    assert!(files.len() == 2 && files[0] == covered[0], "{files:?}");
+    // What the failed sync may have lost is not in the old file any more: a power cut takes it from there.
+    std::fs::remove_file(&files[1]).unwrap();
+    drop(log);
+    let mut log = open(&options);
+    assert_eq!(drain(&mut log, 1, ALL), (1..=3).map(|at| snapshot(at, 5)).collect::<Vec<_>>());
+    check(&log);
+}
+
+#[test]
+fn after_a_failed_sync_every_endpoint_gets_every_record_once_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let sync = SyncPolicy::Interval(Duration::from_secs(5));
+    let options = LogOptions { sync, ..options(dir.path(), &["a", "b"]) };
+    for takes_none in [false, true] {
+        std::fs::remove_dir_all(&options.dir).ok();
+        let (fs, mut log) = faulty(&options);
+        let start = Instant::now();
+        for at in 1..=200 {
+            let now = start + Duration::from_secs(u64::from(at) * 3);
+            let fails = at % 20 == 0;
+            let op = if takes_none { Op::Write } else { Op::Sync };
+            log.append(snapshot(at, 5), now).unwrap();
+            fs.set(fails.then_some(Fault::All { op: Op::Sync, errno: EIO }));
+            if fails {
+                log.tick(now + Duration::from_secs(2));
+                fs.set(Some(Fault::All { op, errno: EIO }));
+                log.tick(now + Duration::from_secs(2));
+            }
+            fs.set(None);
+            if at % 7 == 0 {
+                let lease = log.next(0, Limits { instants_max: 6, ..ALL }).unwrap();
+                ack(&mut log, 0, &lease);
+            }
+            check(&log);
+        }
+        log.tick(start + Duration::from_secs(7200));
+        let all: Vec<_> = (1..=200).map(|at| snapshot(at, 5)).collect();
+        assert_eq!(drain(&mut log, 1, ALL), all);
+        let rest = drain(&mut log, 0, ALL);
+        assert_eq!(rest, all[200 - rest.len()..]);
+        assert_eq!((ledger(&log, 0).delivered, ledger(&log, 0).corrupt), (1000, 0));
+    }
+}
+
+#[test]
+fn short_of_disk_the_buffer_replaces_what_it_has_and_does_not_grow_and_grows_again_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LogOptions { min_free: Some(1 << 20), ..options(dir.path(), &["a"]) };
+    let (fs, mut log) = faulty(&options);
+    for at in 1..=400 {
+        append(&mut log, &snapshot(at, 20));
+    }
+    assert_eq!(ledger(&log, 0).evicted, Evicted::default());
+    *fs.space.lock().unwrap() = Some(Space { free_bytes: 1 << 19, total_bytes: 1 << 30 });
+    log.tick(Instant::now() + Duration::from_secs(60));
+    assert!(log.status().short_of_disk);
+    let used = log.status().used_bytes;
+    for at in 401..=800 {
+        append(&mut log, &snapshot(at, 20));
+        assert!(log.status().used_bytes <= used);
+        check(&log);
+    }
+    let evicted = ledger(&log, 0).evicted;
+    assert!(evicted.disk > 0 && evicted.total() == evicted.disk, "{evicted:?}");
+    assert!(ledger(&log, 0).pending > 200 * 20, "what is here already is replaced, not given back");
+
+    *fs.space.lock().unwrap() = Some(Space { free_bytes: 1 << 29, total_bytes: 1 << 30 });
+    log.tick(Instant::now() + Duration::from_secs(120));
+    assert!(!log.status().short_of_disk);
+    for at in 801..=1200 {
+        append(&mut log, &snapshot(at, 20));
+    }
+    assert!(log.status().used_bytes > used);
+    assert_eq!(ledger(&log, 0).evicted, evicted);
+}
+
+#[test]
+fn on_a_file_system_without_any_room_to_spare_the_buffer_still_has_its_floor() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LogOptions { min_free: None, ..options(dir.path(), &["a"]) };
+    let (fs, mut log) = faulty(&options);
+    *fs.space.lock().unwrap() = Some(Space { free_bytes: 1 << 10, total_bytes: 1 << 20 });
+    for at in 1..=400 {
+        append(&mut log, &snapshot(at, 20));
+    }
+    check(&log);
+    assert!(log.status().segments >= 3, "{}", log.status().segments);
+    assert!(ledger(&log, 0).evicted.disk > 0);
+}
+
+#[test]
+fn errors_are_counted_by_what_was_done_and_by_the_system_s_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let (fs, mut log) = faulty(&options(dir.path(), &["a"]));
+    append(&mut log, &snapshot(1, 5));
+    fs.set(Some(Fault::All { op: Op::Write, errno: EROFS }));
+    append(&mut log, &snapshot(2, 5));
+    let errors = log.status().io_errors;
+    assert!(errors.iter().any(|e| (e.operation, e.errno) == (Operation::Write, "EROFS") && e.count > 0), "{errors:?}");
+}
+
+#[test]
 fn whatever_kind_of_operation_fails_for_good_sampling_goes_on_and_all_is_written_later() {
     let dir = tempfile::tempdir().unwrap();
     for op in [Op::Write, Op::Sync, Op::Other] {
@@ -231,7 +359,7 @@ fn whatever_kind_of_operation_fails_for_good_sampling_goes_on_and_all_is_written
         fs.set(None);
         log.tick(now + Duration::from_secs(3600));
         assert!(!log.status().degraded, "{op:?}");
-        assert_eq!(log.deadline(), None);
+        assert_eq!(log.ring.retry_at(), None);
         drop(log);
         let mut log = open(&options);
         check(&log);
@@ -310,7 +438,7 @@ fn when_memory_runs_short_too_the_oldest_segment_goes_and_not_the_newest_sample(
     log.tick(Instant::now() + Duration::from_secs(60));
     check(&log);
     let evicted = ledger(&log, 0).evicted;
-    assert!(evicted.size > 0 && evicted.memory == 0, "{evicted:?}");
+    assert!(evicted.disk > 0 && evicted.memory == 0, "{evicted:?}");
     let rest = drain(&mut log, 0, ALL);
     assert_eq!(rest.last(), Some(&snapshot(235, 20)));
     assert_eq!(ledger(&log, 0).corrupt, 0);
@@ -338,18 +466,18 @@ fn what_cannot_be_read_is_counted_once_and_what_follows_is_given_out() {
 #[test]
 fn the_interval_sync_is_due_after_the_interval_even_when_nothing_else_happens() {
     let dir = tempfile::tempdir().unwrap();
-    let sync = SyncPolicy::Interval(Duration::from_secs(60));
+    let sync = SyncPolicy::Interval(Duration::from_secs(10));
     let mut log = open(&LogOptions { sync, ..options(dir.path(), &["a"]) });
-    log.sync_dirty();
+    log.sync_dirty(Instant::now());
     let before = log.status().syncs.count;
-    assert_eq!(log.deadline(), None);
+    assert_eq!(log.dirty_since, None);
     append(&mut log, &snapshot(1, 5));
     let due = log.deadline().unwrap();
     log.tick(due.checked_sub(Duration::from_millis(1)).unwrap());
     assert_eq!(log.status().syncs.count, before);
     log.tick(due);
     assert_eq!(log.status().syncs.count, before + 1);
-    assert_eq!(log.deadline(), None);
+    assert_eq!(log.dirty_since, None);
 }
 
 /// A short life with everything in it; fails when an answer is wrong, whatever fails underneath.

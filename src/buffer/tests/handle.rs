@@ -7,6 +7,7 @@ fn public_options(dir: &Path) -> Options {
         path: dir.join("buffer"),
         max_bytes: 1 << 20,
         max_age: None,
+        min_free: Some(0),
         sync: SyncPolicy::Always,
         endpoints: vec!["a".to_owned(), "b".to_owned()],
     }

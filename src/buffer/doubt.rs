@@ -1,0 +1,103 @@
+//! What was written and not yet forced to the disk, under [`SyncPolicy::Interval`].
+//!
+//! When a sync fails, nobody knows what of it the disk has, and a second sync of the same file would report success without
+//! having written anything (`PostgreSQL` wiki, "Fsync Errors"; Rebello et al., "Can Applications Recover from fsync
+//! Failures?", ATC 2020). So the snapshots since the last good one are remembered, at most [`DOUBT_MAX_BYTES`], and written
+//! again to a new file under their own positions.
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::Instant;
+
+use crate::model::{Snapshot, Timestamp};
+
+use super::append::{Active, Item, WriteError};
+use super::fs::Fs;
+use super::log::Log;
+use super::ring::Held;
+use super::segment::Mark;
+
+/// What of it is remembered; of more, only the newest.
+const DOUBT_MAX_BYTES: usize = 1 << 20;
+
+/// A snapshot with what its segment was before it.
+#[derive(Debug)]
+struct Written {
+    held: Held,
+    len: u64,
+    newest_at: Timestamp,
+}
+
+/// The newest snapshots of the file being written that no sync has covered.
+#[derive(Debug, Default)]
+pub(super) struct InDoubt {
+    written: VecDeque<Written>,
+    cost_bytes: usize,
+}
+
+impl InDoubt {
+    pub(super) fn note(&mut self, before: Mark, snapshot: &Snapshot, len: u64, newest_at: Timestamp) {
+        let held = Held { before, snapshot: snapshot.clone() };
+        self.cost_bytes += held.cost_bytes();
+        self.written.push_back(Written { held, len, newest_at });
+        while self.cost_bytes > DOUBT_MAX_BYTES
+            && let Some(oldest) = self.written.pop_front()
+        {
+            self.cost_bytes -= oldest.held.cost_bytes();
+        }
+    }
+
+    /// A sync has covered everything.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+impl<F: Fs> Log<F> {
+    /// The next file may have the same name: nobody must go on reading from where the other was.
+    fn forget_spots(&mut self, first: u64) {
+        for reader in &mut self.readers {
+            reader.take_if(|reader| reader.first == first);
+        }
+        for endpoint in &mut self.endpoints {
+            endpoint.spot.take_if(|spot| spot.first == first);
+            for record in endpoint.loan.iter_mut().flat_map(|loan| &mut loan.records) {
+                record.next.take_if(|spot| spot.first == first);
+            }
+        }
+    }
+
+    /// The file being written, whose sync has failed, is given up, and what it may not have is written to another.
+    ///
+    /// # Errors
+    /// When that fails too; it is in memory then.
+    pub(super) fn rewrite_in_doubt(&mut self, active: Active<F>, now: Instant) -> Result<(), WriteError> {
+        let doubt = std::mem::take(&mut self.in_doubt).written;
+        if let (Some(oldest), Some(segment)) = (doubt.front(), self.segments.back_mut()) {
+            segment.len = oldest.len;
+            segment.end = oldest.held.before;
+            segment.newest_at = oldest.newest_at;
+            // Best effort: what stays behind is found again at the next start and recognised as a double.
+            drop(self.fs.truncate(&active.file, oldest.len));
+        }
+        let first = active.first();
+        self.active = Some(active);
+        self.abandon();
+        self.forget_spots(first);
+        let mut rest: VecDeque<Held> = doubt.into_iter().map(|written| written.held).collect();
+        while let Some(held) = rest.pop_front() {
+            let error = match self.write(Item::Snapshot { before: held.before, snapshot: &held.snapshot }, now) {
+                Ok(()) => continue,
+                Err(WriteError::Io(error) | WriteError::InDoubt(error)) => error,
+                Err(WriteError::TooLarge) => io::ErrorKind::StorageFull.into(),
+            };
+            self.degrade(&error, now);
+            for held in std::iter::once(held).chain(rest) {
+                self.ring.put_back(held);
+            }
+            self.bound_ring();
+            return Err(WriteError::Io(error));
+        }
+        Ok(())
+    }
+}

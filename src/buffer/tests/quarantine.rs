@@ -1,0 +1,137 @@
+//! What a receiver will never take: kept, bounded, and sent again when somebody says so.
+
+use super::super::quarantine::{AGAIN, DIR_NAME, RESTING, read};
+use super::*;
+
+fn verdict(fault: Fault) -> Verdict {
+    let text = "out of order sample".to_owned();
+    Verdict { fault, status: Some(400), text, at: Timestamp::from_millis(77) }
+}
+
+fn refuse(log: &mut Log<RealFs>, index: usize, snapshot: &Snapshot) {
+    let lease = log.next(index, ONE).unwrap();
+    assert_eq!(&lease.snapshots[0], snapshot);
+    log.quarantine(index, &lease.snapshots, &verdict(Fault::Refused));
+    log.ack(index, lease.through.number(), Fates { refused: lease.samples, ..Fates::default() });
+    check(log);
+}
+
+fn files(options: &LogOptions) -> Vec<std::path::PathBuf> {
+    let Ok(entries) = std::fs::read_dir(options.dir.join(DIR_NAME)) else { return Vec::new() };
+    let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn refused_samples_are_kept_with_what_the_receiver_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LogOptions { sync: SyncPolicy::Always, ..options(dir.path(), &BOTH) };
+    let mut log = open(&options);
+    append(&mut log, &snapshot(1, 20));
+    refuse(&mut log, 1, &snapshot(1, 20));
+    let file = files(&options).remove(0);
+    assert!(file.to_str().unwrap().ends_with(RESTING));
+    let found = read(&RealFs, &file).unwrap().unwrap();
+    assert_eq!((found.endpoint.as_str(), found.samples), ("b", 20));
+    assert_eq!((found.verdict, found.snapshots), (verdict(Fault::Refused), vec![snapshot(1, 20)]));
+    let status = log.status().quarantine;
+    assert_eq!((status.files, status.added_samples_total, status.bytes), (1, 20, 4096));
+    assert_eq!(ledger(&log, 1).refused, 20);
+}
+
+#[test]
+fn what_is_renamed_is_sent_again_and_moves_in_the_account_also_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path(), &BOTH);
+    let mut log = open(&options);
+    for at in 1..=3 {
+        append(&mut log, &snapshot(at, 20));
+        refuse(&mut log, 0, &snapshot(at, 20));
+    }
+    assert_eq!(log.requeued(0), None);
+    for file in &files(&options)[..2] {
+        std::fs::rename(file, file.to_str().unwrap().replace(RESTING, AGAIN)).unwrap();
+    }
+    log.tick(Instant::now() + Duration::from_secs(60));
+    assert_eq!(log.status().endpoints[0].requeued, 2);
+    assert_eq!(log.requeued(1), None, "it was not b's receiver that refused them");
+    let first = log.requeued(0).unwrap();
+    assert_eq!((&first.snapshots, first.samples), (&vec![snapshot(1, 20)], 20));
+    assert_eq!(log.requeued(0), Some(first.clone()), "reading is not consuming");
+    drop(log);
+
+    let mut log = open(&options);
+    let again = log.requeued(0).unwrap();
+    assert_eq!(again, first);
+    log.settle_requeued(0, &again.id, Fates { delivered: 15, refused: 4, expired: 1 });
+    check(&log);
+    let account = ledger(&log, 0);
+    assert_eq!((account.delivered, account.refused, account.expired), (15, 44, 1));
+    assert_eq!(log.requeued(0).unwrap().snapshots, [snapshot(2, 20)]);
+    assert_eq!(files(&options).len(), 2);
+    drop(log);
+    assert_eq!(ledger(&open(&options), 0), account);
+}
+
+#[test]
+fn the_quarantine_is_bounded_and_the_oldest_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path(), &["a"]);
+    let mut log = open(&options);
+    for at in 1..=100 {
+        append(&mut log, &snapshot(at, 20));
+        refuse(&mut log, 0, &snapshot(at, 20));
+        let used: u64 = files(&options).iter().map(|file| file.metadata().unwrap().len().div_ceil(4096) * 4096).sum();
+        assert_eq!(log.status().quarantine.bytes, used);
+        assert!(used <= options.max_bytes / 16);
+    }
+    let status = log.status().quarantine;
+    assert_eq!(status.added_samples_total - status.dropped_samples_total, status.files as u64 * 20);
+    assert_eq!(read(&RealFs, files(&options).last().unwrap()).unwrap().unwrap().snapshots, [snapshot(100, 20)]);
+    assert_eq!(ledger(&log, 0).refused, 2000);
+}
+
+#[test]
+fn a_refusal_never_takes_room_from_what_may_still_be_delivered() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LogOptions { max_bytes: 128 << 10, ..options(dir.path(), &BOTH) };
+    let mut log = open(&options);
+    for at in 1..=2000 {
+        append(&mut log, &snapshot(at, 20));
+    }
+    let before = ledger(&log, 1);
+    for _ in 0..20 {
+        let lease = log.next(0, ONE).unwrap();
+        log.quarantine(0, &lease.snapshots, &verdict(Fault::Poisoned));
+        log.ack(0, lease.through.number(), Fates { refused: lease.samples, ..Fates::default() });
+        assert!(log.used_bytes() <= options.max_bytes);
+    }
+    assert_eq!(ledger(&log, 1), before);
+}
+
+#[test]
+fn damage_in_the_quarantine_costs_only_what_is_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path(), &["a"]);
+    let mut log = open(&options);
+    append(&mut log, &snapshot(1, 20));
+    refuse(&mut log, 0, &snapshot(1, 20));
+    let file = files(&options).remove(0);
+    let whole = std::fs::read(&file).unwrap();
+    let again = std::path::PathBuf::from(file.to_str().unwrap().replace(RESTING, AGAIN));
+    std::fs::remove_file(&file).unwrap();
+    drop(log);
+    for at in (0..whole.len()).step_by(7) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x10;
+        std::fs::write(&again, bytes).unwrap();
+        let mut log = open(&options);
+        if let Some(requeued) = log.requeued(0) {
+            assert_eq!(requeued.snapshots, [snapshot(1, 20)], "byte {at}");
+        }
+        append(&mut log, &snapshot(2, 3));
+        drain(&mut log, 0, ALL);
+        check(&log);
+    }
+}
