@@ -301,6 +301,11 @@ impl<F: Fs> Log<F> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 tracing::warn!(path = %self.options.dir.display(), "the buffer's directory is gone; making it again");
                 self.fs.create_dir_all(&self.options.dir)?;
+                // The notes and cursors went with it; the next process must find the account, and the store's id twice.
+                self.store_meta(Ending::Open);
+                for index in 0..self.endpoints.len() {
+                    self.store_cursor(index);
+                }
                 self.fs.open(path, Access::CreateNew)
             }
             // Left by an attempt of ours that failed half-way: whatever held samples is in `segments`.

@@ -12,7 +12,7 @@ use crate::model::Timestamp;
 use super::SyncPolicy;
 use super::endpoint::cursor_path;
 use super::fs::{Access, Fs};
-use super::log::{Log, blocks};
+use super::log::{Log, LogOptions, blocks};
 use super::pair::{self, Pair};
 use super::record::{ORDINAL_LIMIT, le_i64, le_u64};
 use super::segment::Mark;
@@ -76,14 +76,14 @@ impl<F: Fs> Log<F> {
     pub(super) fn store_cursor(&mut self, index: usize) {
         let endpoint = &mut self.endpoints[index];
         let value = endpoint.encode(self.store_id);
-        let stored = store_value(&self.fs, &self.options.dir, &mut endpoint.pair, &value);
+        let stored = store_value(&self.fs, &self.options, &mut endpoint.pair, &value);
         self.stored(stored);
     }
 
     /// Writes what the log keeps about itself.
     pub(super) fn store_meta(&mut self, ending: Ending) {
         let meta = Meta { store_id: self.store_id, end: self.end, last_at: self.last_at, ending };
-        let stored = store_value(&self.fs, &self.options.dir, &mut self.meta, &meta.encode());
+        let stored = store_value(&self.fs, &self.options, &mut self.meta, &meta.encode());
         self.stored(stored);
     }
 
@@ -158,15 +158,25 @@ impl<F: Fs> Log<F> {
 }
 
 /// Writes `value`, making the directory again where somebody removed it.
-pub(super) fn store_value<F: Fs>(fs: &F, dir: &Path, pair: &mut Pair, value: &[u8]) -> io::Result<(PathBuf, F::File)> {
+pub(super) fn store_value<F: Fs>(
+    fs: &F,
+    options: &LogOptions,
+    pair: &mut Pair,
+    value: &[u8],
+) -> io::Result<(PathBuf, F::File)> {
     let path = pair.next_path();
+    let is_new = fs.open(&path, Access::Read).is_err();
     let file = match pair.store(fs, value) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs.create_dir_all(dir)?;
+            fs.create_dir_all(&options.dir)?;
             pair.store(fs, value)?
         }
         other => other?,
     };
+    // Syncing a file does not promise that its name is on the disk too.
+    if is_new && options.sync != SyncPolicy::Never {
+        fs.sync_dir(&options.dir)?;
+    }
     Ok((path, file))
 }
 

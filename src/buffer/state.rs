@@ -39,7 +39,7 @@ impl<F: Fs> Log<F> {
             }
         }
         self.small.insert(file, known.max(size));
-        let (path, file) = store_value(&self.fs, &self.options.dir, &mut pair, value)?;
+        let (path, file) = store_value(&self.fs, &self.options, &mut pair, value)?;
         self.make_durable(path, &file)
     }
 

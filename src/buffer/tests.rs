@@ -18,7 +18,11 @@ use super::*;
 mod faults;
 mod handle;
 mod model;
+mod nth;
+mod power;
 mod quarantine;
+mod sim;
+mod world;
 
 const ALL: Limits = Limits { instants_max: usize::MAX, samples_max: usize::MAX };
 const ONE: Limits = Limits { instants_max: 1, samples_max: usize::MAX };

@@ -2,11 +2,12 @@
 
 use std::fs::File;
 
+use super::sim::{EIO, ENOSPC, EROFS};
 use super::*;
 
 /// What an operation does to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Op {
+enum Op {
     Read,
     Write,
     Sync,
@@ -15,20 +16,16 @@ pub(super) enum Op {
 
 /// When an operation fails, and how.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Fault {
+enum Fault {
     /// The nth operation from now, and only that.
     Nth { nth: u64, errno: i32 },
     /// Every operation of a kind, until told otherwise.
     All { op: Op, errno: i32 },
 }
 
-pub(super) const EIO: i32 = 5;
-pub(super) const EROFS: i32 = 30;
-pub(super) const ENOSPC: i32 = 28;
-
 /// The real file system, failing on demand. A write that fails has written half.
 #[derive(Clone, Default)]
-pub(super) struct FaultyFs {
+struct FaultyFs {
     /// What the file system says of itself, where it lies.
     space: Arc<Mutex<Option<Space>>>,
     fault: Arc<Mutex<Option<Fault>>>,
@@ -39,7 +36,7 @@ pub(super) struct FaultyFs {
 }
 
 impl FaultyFs {
-    pub(super) fn set(&self, fault: Option<Fault>) {
+    fn set(&self, fault: Option<Fault>) {
         self.done.store(0, Ordering::Relaxed);
         *self.fault.lock().unwrap() = fault;
     }
@@ -478,59 +475,4 @@ fn the_interval_sync_is_due_after_the_interval_even_when_nothing_else_happens() 
     log.tick(due);
     assert_eq!(log.status().syncs.count, before + 1);
     assert_eq!(log.dirty_since, None);
-}
-
-/// A short life with everything in it; fails when an answer is wrong, whatever fails underneath.
-fn live(fs: &FaultyFs, options: &LogOptions, fault: Fault) -> u64 {
-    std::fs::remove_dir_all(&options.dir).ok();
-    fs.set(None);
-    let Ok(mut log) = Log::open(fs.clone(), options.clone()) else { panic!("opens") };
-    fs.set(Some(fault));
-    let mut sent = BTreeMap::new();
-    for at in 1..=60 {
-        append(&mut log, &snapshot(at, 20));
-        if at % 7 == 0
-            && let Some(lease) = log.next(0, Limits { instants_max: 5, samples_max: 1000 })
-        {
-            for one in &lease.snapshots {
-                assert_eq!(sent.insert(one.at, one.clone()), None, "given out twice");
-            }
-            ack(&mut log, 0, &lease);
-        }
-        assert!(log.status().endpoints.iter().all(|endpoint| endpoint.ledger.balances()), "{fault:?} at {at}");
-    }
-    let operations = fs.done.load(Ordering::Relaxed);
-    fs.set(None);
-    log.tick(Instant::now() + Duration::from_secs(3600));
-    for one in drain(&mut log, 0, ALL) {
-        assert_eq!(sent.insert(one.at, one), None, "given out twice");
-    }
-    check(&log);
-    let ledger_of_a = ledger(&log, 0);
-    assert_eq!((ledger_of_a.appended, ledger_of_a.pending), (1200, 0));
-    assert_eq!(ledger_of_a.delivered, sent.len() as u64 * 20);
-    for (at, one) in &sent {
-        assert_eq!(one, &snapshot(u32::try_from(at.millis() / 1000).unwrap(), 20));
-    }
-    drop(log);
-    let log = open(options);
-    check(&log);
-    assert_eq!(ledger(&log, 0), ledger_of_a);
-    operations
-}
-
-#[test]
-fn any_single_failing_operation_leaves_the_account_balanced_and_sampling_going() {
-    let dir = tempfile::tempdir().unwrap();
-    for sync in [SyncPolicy::Always, SyncPolicy::Never] {
-        let options = LogOptions { max_bytes: 64 << 10, sync, ..options(dir.path(), &BOTH) };
-        let fs = FaultyFs::default();
-        let operations = live(&fs, &options, Fault::Nth { nth: u64::MAX, errno: EIO });
-        assert!(operations > 100);
-        for errno in [EIO, ENOSPC] {
-            for nth in 1..=operations {
-                live(&fs, &options, Fault::Nth { nth, errno });
-            }
-        }
-    }
 }

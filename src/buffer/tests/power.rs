@@ -1,0 +1,188 @@
+//! Random lives on a disk that does what disks do: power cuts, flipped bits, full, read-only, eaten by others.
+//!
+//! `OUTHAUL_TORTURE=1` runs a hundred times as many.
+
+use super::sim::{EIO, ENOSPC, EROFS, Fault, Op};
+use super::world::{SMALLEST_KIB, Step, World};
+use super::*;
+
+const CASES: u32 = 64;
+
+fn cases() -> u32 {
+    if std::env::var_os("OUTHAUL_TORTURE").is_some() { CASES * 100 } else { CASES }
+}
+
+fn max_kib() -> impl Strategy<Value = u64> {
+    prop_oneof![4 => SMALLEST_KIB..300, 1 => Just(1024_u64)]
+}
+
+fn ordinary() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        10 => prop_oneof![12 => 1_u32..50, 1 => 100_u32..400].prop_map(|samples| Step::Append { samples }),
+        4 => (0..3_usize, 1..12_usize).prop_map(|(endpoint, instants_max)| Step::Next { endpoint, instants_max }),
+        4 => (0..3_usize, 0..4_usize).prop_map(|(endpoint, part)| Step::Ack { endpoint, part }),
+        1 => (0..5000_usize).prop_map(|len| Step::SaveState { len }),
+        2 => (0..100_u64).prop_map(|seconds| Step::Tick { seconds }),
+    ]
+}
+
+fn trouble() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        1 => prop_oneof![-100_000_000_i64..100_000_000, Just(-3600_i64)].prop_map(|seconds| Step::ClockJump { seconds }),
+        3 => Just(Step::Crash),
+        4 => any::<u64>().prop_map(|seed| Step::PowerLoss { seed }),
+        1 => Just(Step::Close),
+        1 => (max_kib(), 0_u8..8).prop_map(|(max_kib, endpoints)| Step::Reopen { max_kib, endpoints }),
+        2 => (0..600_u64).prop_map(|free_kib| Step::Others { free_kib: free_kib / 8 }),
+        2 => Just(Step::OthersGone),
+        3 => fault().prop_map(Step::Fault),
+        4 => Just(Step::NoFault),
+    ]
+}
+
+fn fault() -> impl Strategy<Value = Fault> {
+    let errno = prop_oneof![Just(EIO), Just(ENOSPC), Just(EROFS)];
+    let op = prop_oneof![3 => Just(Op::Write), 3 => Just(Op::Sync), 2 => Just(Op::Change), 1 => Just(Op::Read), 1 => Just(Op::Look)];
+    prop_oneof![
+        (1..40_u64, errno.clone()).prop_map(|(nth, errno)| Fault::Nth { nth, errno }),
+        (op, errno).prop_map(|(op, errno)| Fault::All { op, errno }),
+        Just(Fault::ReadOnly),
+        (1..60_u64).prop_map(|nth| Fault::DieAt { nth }),
+    ]
+}
+
+fn damage() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => any::<(usize, usize)>().prop_map(|(file, bit)| Step::Flip { file, bit }),
+        1 => any::<(usize, usize)>().prop_map(|(file, bit)| Step::FlipNote { file, bit }),
+        1 => any::<(usize, usize)>().prop_map(|(file, len)| Step::Cut { file, len }),
+        1 => any::<usize>().prop_map(|file| Step::Delete { file }),
+        1 => any::<usize>().prop_map(|file| Step::Unreadable { file }),
+        1 => Just(Step::Readable),
+        1 => Just(Step::DeleteDir),
+    ]
+}
+
+fn policy() -> impl Strategy<Value = SyncPolicy> {
+    prop_oneof![
+        5 => Just(SyncPolicy::Always),
+        1 => Just(SyncPolicy::Interval(Duration::from_secs(20))),
+        1 => Just(SyncPolicy::Never),
+    ]
+}
+
+fn live(seed: u64, sync: SyncPolicy, max_kib: u64, max_age_s: Option<u64>, steps: &[Step]) {
+    let mut world = World::new(seed, sync, max_kib, max_age_s.map(Duration::from_secs));
+    for step in steps {
+        world.step(step);
+    }
+    world.finish();
+}
+
+fn age() -> impl Strategy<Value = Option<u64>> {
+    prop_oneof![3 => Just(None), 1 => (60..2000_u64).prop_map(Some)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, max_shrink_iters: 4000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn crashes_power_cuts_and_failing_disks_break_no_promise(
+        seed: u64, sync in policy(), max_kib in max_kib(), age in age(),
+        steps in prop::collection::vec(prop_oneof![4 => ordinary(), 1 => trouble()], 1..150),
+    ) {
+        live(seed, sync, max_kib, age, &steps);
+    }
+
+    #[test]
+    fn flipped_bits_alone_cost_a_record_each_and_no_more(
+        seed: u64, max_kib in max_kib(),
+        steps in prop::collection::vec(prop_oneof![
+            12 => ordinary().boxed(),
+            1 => any::<(usize, usize)>().prop_map(|(file, bit)| Step::Flip { file, bit }).boxed(),
+            1 => Just(Step::Close).boxed(),
+            1 => Just(Step::Crash).boxed(),
+        ], 1..150),
+    ) {
+        live(seed, SyncPolicy::Always, max_kib, None, &steps);
+    }
+
+    #[test]
+    fn whatever_is_done_to_the_files_no_promise_is_broken(
+        seed: u64, sync in policy(), max_kib in max_kib(), age in age(),
+        steps in prop::collection::vec(prop_oneof![8 => ordinary().boxed(), 1 => trouble().boxed(), 1 => damage().boxed()], 1..150),
+    ) {
+        live(seed, sync, max_kib, age, &steps);
+    }
+}
+
+fn simulated(max_kib: u64) -> (super::sim::SimFs, LogOptions, Log<super::sim::SimFs>) {
+    let fs = super::sim::SimFs::new(1);
+    let sync = SyncPolicy::Always;
+    let options = LogOptions { max_bytes: max_kib << 10, sync, ..options(Path::new("/buffer"), &["a"]) };
+    let log = Log::open(fs.clone(), options.clone()).unwrap();
+    (fs, options, log)
+}
+
+#[test]
+#[ignore = "defect: the second life reuses the positions and counts of the segment it could not read; later one of the two is dropped"]
+fn a_segment_that_cannot_be_read_at_one_start_and_can_at_the_next_costs_no_later_record() {
+    let (fs, options, mut log) = simulated(1024);
+    append(&mut log, &snapshot(1, 5));
+    append(&mut log, &snapshot(2, 5));
+    drop(log);
+    let unreadable = fs.segments().remove(0);
+    fs.set_unreadable(&unreadable, true);
+    let mut log = Log::open(fs.clone(), options.clone()).unwrap();
+    assert!(append(&mut log, &snapshot(3, 5)).durable);
+    drop(log);
+    fs.set_unreadable(&unreadable, false);
+    let mut log = Log::open(fs, options).unwrap();
+    let given = drain(&mut log, 0, ALL);
+    check(&log);
+    assert_eq!(given.last(), Some(&snapshot(3, 5)));
+}
+
+#[test]
+#[ignore = "defect: with both files unreadable the new state is generation 1, and the old one of generation 2 wins when it can be read again"]
+fn a_state_saved_while_the_old_one_cannot_be_read_is_the_one_that_is_found_later() {
+    let (fs, options, mut log) = simulated(1024);
+    log.save_state("x", b"first").unwrap();
+    log.save_state("x", b"second").unwrap();
+    fs.set(Some(Fault::All { op: Op::Read, errno: EIO }));
+    let saved = log.save_state("x", b"third");
+    fs.set(None);
+    drop(log);
+    let found = Log::open(fs, options).unwrap().load_state("x");
+    assert!(saved.is_err() || found == Some(b"third".to_vec()), "{found:?}");
+}
+
+#[test]
+fn a_state_that_was_saved_survives_a_power_cut_from_its_first_time() {
+    for seed in 0..50 {
+        let (fs, options, mut log) = simulated(1024);
+        append(&mut log, &snapshot(1, 5));
+        log.save_state("x", b"first").unwrap();
+        drop(log);
+        fs.power_loss(seed);
+        assert_eq!(Log::open(fs, options).unwrap().load_state("x"), Some(b"first".to_vec()), "seed {seed}");
+    }
+}
+
+#[test]
+fn after_its_directory_was_removed_the_log_finds_its_account_again() {
+    let (fs, options, mut log) = simulated(1024);
+    append(&mut log, &snapshot(1, 5));
+    let lease = log.next(0, ALL).unwrap();
+    ack(&mut log, 0, &lease);
+    fs.delete_dir(&options.dir);
+    assert!(append(&mut log, &snapshot(2, 5)).durable);
+    let before = ledger(&log, 0);
+    drop(log);
+    fs.power_loss(1);
+    // The store's id stands in the notes and in the file: one of the two may be damaged.
+    fs.flip(&fs.segments()[0], 8 * 20);
+    let mut log = Log::open(fs, options).unwrap();
+    assert_eq!(ledger(&log, 0), before);
+    assert_eq!(drain(&mut log, 0, ALL), [snapshot(2, 5)]);
+}
