@@ -46,6 +46,9 @@ mod segment;
 mod state;
 mod status;
 
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(test)]
 mod tests;
 

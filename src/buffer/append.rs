@@ -287,13 +287,27 @@ impl<F: Fs> Log<F> {
             holes: Vec::new(),
         });
         self.active = Some(Active { file, path, draft });
-        if self.options.sync != SyncPolicy::Never
-            && let Err(error) = self.fs.sync_dir(&self.options.dir)
-        {
-            self.abandon();
-            return Err(WriteError::Io(error));
+        self.sync_new_name()
+    }
+
+    /// A new file's name is as durable as what will be in it (`fsync` of a file does not promise its name).
+    fn sync_new_name(&mut self) -> Result<(), WriteError> {
+        if self.options.sync == SyncPolicy::Never {
+            return Ok(());
         }
-        Ok(())
+        match self.fs.sync_dir(&self.options.dir) {
+            Err(error) if self.options.sync == SyncPolicy::Always => {
+                self.abandon();
+                Err(WriteError::Io(error))
+            }
+            // Tried again with the timer: what is written meanwhile is no worse off than in a file that is known.
+            Err(error) => {
+                self.note_error(Operation::Sync, &error);
+                self.mark_dirty(self.options.dir.clone());
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     fn create_file(&mut self, path: &std::path::Path) -> io::Result<F::File> {
@@ -432,15 +446,24 @@ impl<F: Fs> Log<F> {
         }
     }
 
-    /// Somebody removed the file we write to: bytes written there are gone when we close it.
+    /// Somebody removed the file we write to: bytes written there are gone when we close it. Where nobody can tell whether
+    /// it is still there, another is begun.
     fn give_up_removed_file(&mut self) {
-        let removed = self.active.as_ref().filter(|active| matches!(self.fs.links(&active.file), Ok(0)));
-        if let Some(first) = removed.map(|active| active.draft.first) {
-            tracing::error!(path = %self.options.dir.display(), "somebody removed the buffer's file; unsent samples in it are lost");
-            self.abandon();
-            if let Some(segment) = self.segments.back_mut().filter(|segment| segment.first == first) {
-                segment.lose(segment.start, segment.end.samples, Cause::Damage);
+        let Some(active) = &self.active else { return };
+        let first = active.draft.first;
+        let links = self.fs.links(&active.file);
+        match &links {
+            Ok(0) => {
+                tracing::error!(path = %self.options.dir.display(), "somebody removed the buffer's file; unsent samples in it are lost");
             }
+            Ok(_) => return,
+            Err(error) => self.note_error(Operation::Write, error),
+        }
+        self.abandon();
+        if links.is_ok()
+            && let Some(segment) = self.segments.back_mut().filter(|segment| segment.first == first)
+        {
+            segment.lose(segment.start, segment.end.samples, Cause::Damage);
         }
     }
 }

@@ -144,6 +144,10 @@ impl<F: Fs> Log<F> {
                     // What fails here is in memory, and tried again from there.
                     self.rewrite_in_doubt(active, now).ok();
                 }
+                (Err(error), None) if path == self.options.dir => {
+                    self.note_error(Operation::Sync, &error);
+                    self.mark_dirty(path);
+                }
                 (Err(error), None) if error.kind() != io::ErrorKind::NotFound => self.sync_failed(&path, &error),
                 (_, None) => {}
             }

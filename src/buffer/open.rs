@@ -20,6 +20,7 @@ use super::log::blocks;
 use super::log::{Counts, Fullness, Log, LogOptions};
 use super::pair::Pair;
 use super::quarantine::Quarantine;
+use super::read::retry;
 use super::record::ORDINAL_LIMIT;
 use super::ring::Ring;
 use super::segment::{Cause, Claim, FileHeader, Hole, Mark, Recovered, Segment};
@@ -249,7 +250,7 @@ fn look_at<F: Fs>(fs: &F, dir: &Path, claim: Claim) -> Look {
             }),
         }
     };
-    match look() {
+    match retry(look) {
         Ok(Look::NotOurs) => {
             tracing::warn!(path = %path.display(), "a segment of another version or buffer is left alone");
             Look::NotOurs
@@ -275,17 +276,21 @@ fn line_up<F: Fs>(fs: &F, dir: &Path, store_id: u128, found: &mut Found, segment
         }
         remove_useless(fs, &dir.join(file_name(first)), 0);
     }
-    let last = found.segments.back().map_or(0, |last| last.end.samples);
-    if segment.start < last {
-        tracing::error!(segment = segment.first, "a segment contradicts the one before it and is left alone");
-        found.take_name(segment.end.seq);
-    } else {
-        found.segments.push_back(segment);
+    while let Some(last) = found.segments.back().filter(|last| last.end.samples > segment.start) {
+        // A life that could not read it went on without it, and said that its samples are lost.
+        tracing::error!(
+            segment = last.first,
+            samples = last.end.samples - last.start,
+            "a segment that could not be read before was given up then; its samples are lost"
+        );
+        remove_useless(fs, &dir.join(file_name(last.first)), last.file_len);
+        found.segments.pop_back();
     }
+    found.segments.push_back(segment);
 }
 
 fn remove_useless<F: Fs>(fs: &F, path: &Path, bytes: u64) {
-    tracing::warn!(path = %path.display(), bytes, "removing a segment without a readable record");
+    tracing::warn!(path = %path.display(), bytes, "removing a segment of which nothing is wanted");
     if let Err(error) = fs.remove(path) {
         tracing::warn!(path = %path.display(), %error, "could not remove it");
     }

@@ -16,6 +16,8 @@ use super::record::{le_u16, le_u32, le_u64};
 const MAGIC: [u8; 4] = [0xd7, b'o', b'h', 0x2b];
 const VERSION: u16 = 1;
 const FRAME_LEN: usize = 24;
+/// Even, so that files keep their turn, and more than anybody will ever have counted.
+const GENERATION_JUMP: u64 = 1 << 40;
 /// The longest value: what a source remembers of 5,000 containers takes about 5 MB.
 pub(super) const VALUE_MAX_BYTES: usize = 16 << 20;
 
@@ -58,7 +60,7 @@ impl Pair {
     /// Reads the newest whole value called `base`.
     pub(super) fn load<F: Fs>(fs: &F, base: PathBuf) -> Loaded {
         let mut newest: Option<(u64, Vec<u8>)> = None;
-        let mut damaged = None;
+        let (mut damaged, mut unknown) = (None, false);
         for (parity, path) in (0_u64..).zip(paths(&base)) {
             match read_frame(fs, &path) {
                 Ok(Some((generation, value))) if generation % 2 == parity => {
@@ -67,10 +69,17 @@ impl Pair {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Ok(_) | Err(_) => damaged = Some(Damaged),
+                other => {
+                    damaged = Some(Damaged);
+                    unknown |= other.is_err_and(|error| error.kind() != io::ErrorKind::UnexpectedEof);
+                }
             }
         }
-        let generation = newest.as_ref().map_or(0, |(generation, _)| *generation);
+        let mut generation = newest.as_ref().map_or(0, |(generation, _)| *generation);
+        if unknown {
+            // What the disk does not give now it may give later, and must not be the newest then.
+            generation = generation.saturating_add(GENERATION_JUMP).min(u64::MAX / 2 - 1);
+        }
         Loaded { pair: Self { base, generation }, value: newest.map(|(_, value)| value), damaged }
     }
 

@@ -309,7 +309,7 @@ pub(super) fn decode(definitions: &Definitions, header: &Header, payload: &[u8])
 }
 
 /// Tries a read a few times: some disks give the bytes in the end.
-fn retry<T>(mut read: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+pub(super) fn retry<T>(mut read: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let mut tries = 1;
     loop {
         match read() {

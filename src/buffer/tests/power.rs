@@ -125,7 +125,6 @@ fn simulated(max_kib: u64) -> (super::sim::SimFs, LogOptions, Log<super::sim::Si
 }
 
 #[test]
-#[ignore = "defect: the second life reuses the positions and counts of the segment it could not read; later one of the two is dropped"]
 fn a_segment_that_cannot_be_read_at_one_start_and_can_at_the_next_costs_no_later_record() {
     let (fs, options, mut log) = simulated(1024);
     append(&mut log, &snapshot(1, 5));
@@ -144,7 +143,6 @@ fn a_segment_that_cannot_be_read_at_one_start_and_can_at_the_next_costs_no_later
 }
 
 #[test]
-#[ignore = "defect: with both files unreadable the new state is generation 1, and the old one of generation 2 wins when it can be read again"]
 fn a_state_saved_while_the_old_one_cannot_be_read_is_the_one_that_is_found_later() {
     let (fs, options, mut log) = simulated(1024);
     log.save_state("x", b"first").unwrap();

@@ -1,0 +1,259 @@
+//! Doors for the fuzz targets (`fuzz/`), compiled only for them: bytes that anybody may have put on the disk.
+//!
+//! Each panics where a promise is broken; whatever the bytes are, it must return. The disk is in memory.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use crate::model::{Interner, Labels, Metadata, MetricKind, Sample, Series, Snapshot, Timestamp, Value};
+
+use super::codec::{Definitions, Dictionary};
+use super::durable::Meta;
+use super::endpoint::{Endpoint, cursor_path};
+use super::fs::{Access, Entry, EntryKind, Fs, Locking, Space};
+use super::log::{Log, LogOptions};
+use super::pair::{Pair, paths};
+use super::record::{About, Kind, Seed, write};
+use super::segment::{Mark, encode_file_header, file_name};
+use super::{Fates, Limits, Options, SyncPolicy};
+
+const STORE_ID: u128 = 0x0123_4567_89ab_cdef_0011_2233_4455_6677;
+const ALL: Limits = Limits { instants_max: usize::MAX, samples_max: usize::MAX };
+
+type Bytes = Arc<Mutex<Vec<u8>>>;
+
+/// Files in memory.
+#[derive(Clone, Default)]
+struct MemoryFs(Arc<Mutex<BTreeMap<PathBuf, Bytes>>>);
+
+impl MemoryFs {
+    fn put(&self, path: PathBuf, bytes: Vec<u8>) {
+        self.0.lock().expect("one thread").insert(path, Arc::new(Mutex::new(bytes)));
+    }
+}
+
+impl Fs for MemoryFs {
+    type File = Bytes;
+    type Lock = ();
+
+    fn create_dir_all(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
+        let files = self.0.lock().expect("one thread");
+        let inside = files.iter().filter(|(path, _)| path.parent() == Some(dir));
+        let entry = |(path, bytes): (&PathBuf, &Bytes)| Entry {
+            name: path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned(),
+            kind: EntryKind::File,
+            len: bytes.lock().expect("one thread").len() as u64,
+        };
+        Ok(inside.map(entry).collect())
+    }
+
+    fn open(&self, path: &Path, access: Access) -> io::Result<Bytes> {
+        let mut files = self.0.lock().expect("one thread");
+        match (files.get(path), access) {
+            (Some(_), Access::CreateNew) => Err(io::ErrorKind::AlreadyExists.into()),
+            (Some(bytes), _) => Ok(Arc::clone(bytes)),
+            (None, Access::Read) => Err(io::ErrorKind::NotFound.into()),
+            (None, _) => Ok(Arc::clone(files.entry(path.to_owned()).or_default())),
+        }
+    }
+
+    fn len(&self, file: &Bytes) -> io::Result<u64> {
+        Ok(file.lock().expect("one thread").len() as u64)
+    }
+
+    fn links(&self, _: &Bytes) -> io::Result<u64> {
+        Ok(1)
+    }
+
+    fn read_at(&self, file: &Bytes, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        let content = file.lock().expect("one thread");
+        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(content.len());
+        let len = bytes.len().min(content.len() - from);
+        bytes[..len].copy_from_slice(&content[from..from + len]);
+        Ok(len)
+    }
+
+    fn write_at(&self, file: &Bytes, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let mut content = file.lock().expect("one thread");
+        let from = usize::try_from(offset).expect("small files");
+        let end = content.len().max(from + bytes.len());
+        content.resize(end, 0);
+        content[from..from + bytes.len()].copy_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn truncate(&self, file: &Bytes, len: u64) -> io::Result<()> {
+        file.lock().expect("one thread").truncate(usize::try_from(len).expect("small files"));
+        Ok(())
+    }
+
+    fn sync(&self, _: &Bytes) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.0.lock().expect("one thread").remove(path).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn lock(&self, _: &Path) -> io::Result<Locking<()>> {
+        Ok(Locking::Held(()))
+    }
+
+    fn space(&self, _: &Path) -> io::Result<Space> {
+        Ok(Space { free_bytes: 1 << 40, total_bytes: 1 << 41 })
+    }
+}
+
+fn one(at: i64, value: f64) -> Snapshot {
+    let labels = Labels::builder().with("__name__", "up").build_lossy();
+    let series = Arc::new(Series::new(labels, Arc::new(Metadata::of("up", MetricKind::Gauge, ""))));
+    Snapshot::new(Timestamp::from_millis(at), vec![Sample::new(series, Value::new(value))])
+}
+
+fn options() -> LogOptions {
+    LogOptions::new(Options {
+        path: "/".into(),
+        max_bytes: 4 << 20,
+        max_age: None,
+        min_free: Some(0),
+        sync: SyncPolicy::Never,
+        endpoints: vec!["a".to_owned()],
+    })
+}
+
+/// Opens what lies there, writes, reads everything: the account balances, and what was written is given out.
+fn live(fs: &MemoryFs) {
+    let Ok(mut log) = Log::open(fs.clone(), options()) else { panic!("an open failed because of a file's content") };
+    let new = one(1_800_000_000_000, 7.0);
+    let kept = log.append(new.clone(), Instant::now());
+    let balances = |log: &Log<MemoryFs>| {
+        let status = log.status();
+        assert!(status.endpoints[0].ledger.balances(), "{:?}", status.endpoints[0].ledger);
+        assert!(status.used_bytes <= status.max_bytes, "{} of {}", status.used_bytes, status.max_bytes);
+    };
+    balances(&log);
+    let mut last = None;
+    while let Some(lease) = log.next(0, ALL) {
+        last = lease.snapshots.last().cloned().or(last);
+        log.ack(0, lease.through.number(), Fates { delivered: lease.samples, ..Fates::default() });
+        balances(&log);
+    }
+    assert!(kept.is_err() || last == Some(new), "what was appended is given out last");
+    assert_eq!(log.status().endpoints[0].ledger.pending, 0);
+    log.close(Instant::now());
+}
+
+/// The bytes of a segment: as they are, or cut into records whose checksums fit.
+pub fn segment(data: &[u8]) {
+    let Some((&mode, rest)) = data.split_first() else { return };
+    let first = 5;
+    let mut bytes =
+        encode_file_header(STORE_ID, Mark { seq: first - 1, samples: 10 }, first, Timestamp::from_millis(1));
+    if mode & 1 == 0 {
+        bytes.extend_from_slice(rest);
+    } else {
+        framed(rest, first, &mut bytes);
+    }
+    if mode & 2 != 0
+        && let Some(at) = rest.first()
+    {
+        let at = usize::from(*at) % bytes.len();
+        bytes[at] ^= 0x40;
+    }
+    let fs = MemoryFs::default();
+    fs.put(options().dir.join(file_name(first)), bytes);
+    live(&fs);
+}
+
+/// Records of any kind, positions and counts, with any payload.
+fn framed(mut rest: &[u8], first: u64, out: &mut Vec<u8>) {
+    const FIXED: usize = 6;
+    while let Some((fixed, after)) = rest.split_first_chunk::<FIXED>() {
+        let [kind, seq, before, samples, len, at] = *fixed;
+        let (payload, after) = after.split_at(usize::from(len).min(after.len()));
+        let kind = [Kind::Snapshot, Kind::Footer, Kind::Skip, Kind::Definitions, Kind::Verdict, Kind::Other(99)]
+            [usize::from(kind) % 6];
+        let about = About {
+            seq: first.wrapping_add(u64::from(seq)).wrapping_sub(2),
+            samples_before: u64::from(before),
+            at: Timestamp::from_millis(i64::from(at)),
+            samples: u32::from(samples),
+        };
+        write(out, Seed::new(STORE_ID, first), kind, about, payload);
+        rest = after;
+    }
+}
+
+/// The bytes of a cursor's and of the notes' files: as they are, or as a value whose checksum fits.
+pub fn cursor(data: &[u8]) {
+    let Some((&mode, rest)) = data.split_first() else { return };
+    let fs = MemoryFs::default();
+    let dir = options().dir;
+    let mut log = Log::open(fs.clone(), options()).unwrap_or_else(|_| panic!("an empty directory opens"));
+    for at in 1..5 {
+        log.append(one(at, 1.0), Instant::now()).ok();
+    }
+    let store_id = log.store_id.to_le_bytes();
+    drop(log);
+    let base = if mode & 1 == 0 { cursor_path(&dir, "a") } else { dir.join("log") };
+    if mode & 2 == 0 {
+        for path in paths(&base) {
+            fs.put(path, rest.to_vec());
+        }
+    } else {
+        let mut value = rest.to_vec();
+        let id = value.len().min(16);
+        value[..id].copy_from_slice(&store_id[..id]);
+        let len = if mode & 1 == 0 { Endpoint::FIXED_LEN + 1 } else { value.len() };
+        value.resize(len, 0);
+        if mode & 1 == 0 {
+            // The name, so that the numbers are believed.
+            value[len - 3..].copy_from_slice(&[1, 0, b'a']);
+        }
+        Meta::decode(&value);
+        let stored = Pair::load(&fs, base).pair.store(&fs, &value);
+        assert!(stored.is_ok(), "memory takes everything");
+    }
+    live(&fs);
+}
+
+/// Two payloads of the codec: definitions, and a snapshot that names them; and a round trip of any values.
+pub fn codec(data: &[u8]) {
+    let Some((&len, rest)) = data.split_first() else { return };
+    let (left, right) = rest.split_at(usize::from(len).min(rest.len()));
+    let mut definitions = Definitions::default();
+    definitions.read(left, &mut Interner::default()).ok();
+    definitions.decode(Timestamp::from_millis(0), right).ok();
+
+    let labels = |index: usize| {
+        let labels = Labels::builder().with("__name__", "m").with("i", index.to_string()).build_lossy();
+        Arc::new(Series::new(labels, Arc::new(Metadata::of("m", MetricKind::Counter, "help"))))
+    };
+    let (mut dictionary, mut definitions) = (Dictionary::default(), Definitions::default());
+    for (at, values) in rest.chunks(64).enumerate() {
+        let sample = |(index, bits): (usize, &[u8])| {
+            let mut word = [0; 8];
+            word[..bits.len()].copy_from_slice(bits);
+            let sample = Sample::new(labels(index), Value::from_bits(u64::from_le_bytes(word)));
+            if word[0] & 1 == 1 { sample.started(Timestamp::from_millis(i64::from(word[1]))) } else { sample }
+        };
+        let at = Timestamp::from_millis(at as i64);
+        let snapshot = Snapshot::new(at, values.chunks(8).enumerate().map(sample).collect());
+        let Ok(encoded) = dictionary.encode(&snapshot) else { panic!("a small snapshot fits") };
+        for payload in &encoded.definitions {
+            assert!(definitions.read(payload, &mut Interner::default()).is_ok(), "our own definitions are read");
+        }
+        assert_eq!(definitions.decode(at, &encoded.snapshot), Ok(snapshot));
+    }
+}
