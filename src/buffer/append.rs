@@ -157,7 +157,7 @@ impl<F: Fs> Log<F> {
         }
         self.advance(after, at);
         if !durable {
-            self.hold(held);
+            self.hold(held, now);
         }
         self.evict_old(at, now);
         Ok(Appended { position: Position(after.seq), durable })

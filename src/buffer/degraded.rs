@@ -24,9 +24,12 @@ impl<F: Fs> Log<F> {
         self.ring.failed(now);
     }
 
-    /// Keeps a snapshot in memory, at the cost of the oldest there.
-    pub(super) fn hold(&mut self, held: Held) {
+    /// Keeps a snapshot in memory, at the cost of the oldest on a full disk or else of the oldest there.
+    pub(super) fn hold(&mut self, held: Held, now: Instant) {
         self.ring.push(held);
+        if self.ring.is_over() && self.ring.may_try(now) {
+            self.drain_ring(now);
+        }
         self.bound_ring();
     }
 

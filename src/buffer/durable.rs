@@ -73,27 +73,30 @@ pub(super) fn new_store_id() -> u128 {
 
 impl<F: Fs> Log<F> {
     /// Writes an endpoint's cursor.
-    pub(super) fn store_cursor(&mut self, index: usize) {
+    ///
+    /// Returns whether that worked; where it did not, a crash steps back.
+    pub(super) fn store_cursor(&mut self, index: usize) -> bool {
         let endpoint = &mut self.endpoints[index];
         let value = endpoint.encode(self.store_id);
         let stored = store_value(&self.fs, &self.options, &mut endpoint.pair, &value);
-        self.stored(stored);
+        self.stored(stored)
     }
 
     /// Writes what the log keeps about itself.
-    pub(super) fn store_meta(&mut self, ending: Ending) {
+    pub(super) fn store_meta(&mut self, ending: Ending) -> bool {
         let meta = Meta { store_id: self.store_id, end: self.end, last_at: self.last_at, ending };
         let stored = store_value(&self.fs, &self.options, &mut self.meta, &meta.encode());
-        self.stored(stored);
+        self.stored(stored)
     }
 
     /// Makes a written value as durable as wanted; a failure costs duplicates after a crash, so it is no more than a warning.
-    fn stored(&mut self, stored: io::Result<(PathBuf, F::File)>) {
+    fn stored(&mut self, stored: io::Result<(PathBuf, F::File)>) -> bool {
         let result = stored.and_then(|(path, file)| self.make_durable(path, &file));
-        if let Err(error) = result {
-            self.note_error(Operation::Cursor, &error);
+        if let Err(error) = &result {
+            self.note_error(Operation::Cursor, error);
             tracing::warn!(path = %self.options.dir.display(), %error, "could not save a cursor");
         }
+        result.is_ok()
     }
 
     pub(super) fn make_durable(&mut self, path: PathBuf, file: &F::File) -> io::Result<()> {

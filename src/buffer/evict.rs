@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::model::Timestamp;
 
-use super::endpoint::Reason;
+use super::endpoint::{Endpoint, Reason};
 use super::fs::Fs;
 use super::log::{Fullness, Log, lost_of};
 use super::segment::Mark;
@@ -26,13 +26,13 @@ impl<F: Fs> Log<F> {
     /// When its file cannot be removed; its samples count as evicted then, because no endpoint waits for them any more.
     pub(super) fn evict_oldest(&mut self, reason: Reason) -> io::Result<bool> {
         let Some(oldest) = self.segments.front() else { return Ok(false) };
-        if self.segments.len() == 1 && self.active.is_some() {
-            if oldest.end.seq < oldest.first {
-                return Ok(false);
-            }
-            self.active = None;
+        let is_active = self.segments.len() == 1 && self.active.is_some();
+        if is_active && oldest.end.seq < oldest.first {
+            return Ok(false);
         }
         let end = oldest.end;
+        self.ready_to_lose(end)?;
+        self.active.take_if(|_| is_active);
         let mut evicted = 0;
         for index in 0..self.endpoints.len() {
             evicted += self.evict_for(index, end, reason);
@@ -46,6 +46,17 @@ impl<F: Fs> Log<F> {
             self.find_oldest(index);
         }
         Ok(true)
+    }
+
+    /// Nothing is given up where the loss could not be put on record: a crash would forget it.
+    fn ready_to_lose(&mut self, end: Mark) -> io::Result<()> {
+        let losing = |endpoint: &Endpoint| endpoint.place.seq < end.seq;
+        let losing: Vec<usize> = (0..self.endpoints.len()).filter(|index| losing(&self.endpoints[*index])).collect();
+        if losing.into_iter().all(|index| self.store_cursor(index)) {
+            Ok(())
+        } else {
+            Err(io::Error::other("cursors cannot be saved, so nothing may be given up"))
+        }
     }
 
     fn evict_for(&mut self, index: usize, end: Mark, reason: Reason) -> u64 {

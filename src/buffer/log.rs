@@ -307,14 +307,17 @@ impl<F: Fs> Log<F> {
         if let Err(WriteError::Io(error) | WriteError::InDoubt(error)) = self.seal(now) {
             tracing::error!(path = %self.options.dir.display(), %error, "the newest samples could not be forced to the disk");
         }
+        let mut saved = true;
         for index in 0..self.endpoints.len() {
-            self.store_cursor(index);
+            saved &= self.store_cursor(index);
         }
-        self.store_meta(Ending::Closed);
+        saved &= self.store_meta(Ending::Closed);
         if self.options.sync != SyncPolicy::Never {
             self.sync_dirty(now);
         }
-        self.remove_passed_without_meta();
+        if saved {
+            self.remove_passed_without_meta();
+        }
         self.lock = None;
     }
 

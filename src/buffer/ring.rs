@@ -56,12 +56,21 @@ pub(super) struct Ring {
     cost_bytes: usize,
     max_bytes: usize,
     retry_at: Option<Instant>,
+    failed_at: Option<Instant>,
     pause: Duration,
 }
 
 impl Ring {
     pub(super) fn new(max_bytes: usize) -> Self {
-        Self { held: VecDeque::new(), gap: None, cost_bytes: 0, max_bytes, retry_at: None, pause: RETRY_FIRST }
+        Self {
+            held: VecDeque::new(),
+            gap: None,
+            cost_bytes: 0,
+            max_bytes,
+            retry_at: None,
+            failed_at: None,
+            pause: RETRY_FIRST,
+        }
     }
 
     /// Whether everything is on disk.
@@ -136,8 +145,14 @@ impl Ring {
 
     /// Writing failed at `now`: wait longer than the last time.
     pub(super) fn failed(&mut self, now: Instant) {
+        self.failed_at = Some(now);
         self.retry_at = Some(now + self.pause);
         self.pause = (self.pause * 2).min(RETRY_LONGEST);
+    }
+
+    /// Whether the disk may be tried now although its time has not come, because memory is full.
+    pub(super) fn may_try(&self, now: Instant) -> bool {
+        self.failed_at.is_none_or(|at| now.saturating_duration_since(at) >= RETRY_FIRST)
     }
 
     /// Writing works again.

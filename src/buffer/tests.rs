@@ -22,6 +22,7 @@ mod nth;
 mod power;
 mod quarantine;
 mod sim;
+mod sim_itself;
 mod world;
 
 const ALL: Limits = Limits { instants_max: usize::MAX, samples_max: usize::MAX };

@@ -11,4 +11,5 @@ mod commands;
 mod containers;
 mod outage;
 mod pushgateway;
+mod torture;
 mod trouble;

@@ -315,7 +315,7 @@ fn a_read_only_buffer_directory_at_start_is_exit_73_and_says_what_to_do() {
 }
 
 /// Writes until nothing more fits.
-fn fill(path: &Path) {
+pub(crate) fn fill(path: &Path) {
     let mut file = std::fs::File::create(path).unwrap();
     for size in [64 * 1024, 4096, 512, 1] {
         while file.write_all(&vec![0; size]).is_ok() {}
@@ -323,10 +323,10 @@ fn fill(path: &Path) {
 }
 
 /// A small file system of its own. Mounting needs privileges: without root, through sudo.
-struct Tmpfs(tempfile::TempDir);
+pub(crate) struct Tmpfs(tempfile::TempDir);
 
 impl Tmpfs {
-    fn mount(size: &str) -> Self {
+    pub(crate) fn mount(size: &str) -> Self {
         let disk = Self(tempfile::tempdir().unwrap());
         privileged(&[
             "mount",
@@ -340,7 +340,7 @@ impl Tmpfs {
         disk
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
 
