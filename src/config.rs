@@ -12,6 +12,7 @@ mod http;
 mod pattern;
 mod problem;
 mod raw;
+mod relabel;
 mod remote_write;
 mod units;
 mod unknown;
@@ -34,6 +35,7 @@ pub use environment::Environment;
 pub use problem::{ConfigError, Place, Problem};
 
 use crate::model::Labels;
+use crate::relabel::Rules;
 
 /// The file that is read when none is named and it exists.
 pub const DEFAULT_FILE: &str = "/etc/outhaul/outhaul.yml";
@@ -218,6 +220,8 @@ pub struct RemoteWrite {
     pub queue: Queue,
     /// Types and help texts.
     pub metadata: SendMetadata,
+    /// What becomes of each series' labels, after the external labels are added.
+    pub write_relabel_configs: Rules,
     /// Samples older than this are expired before sending and counted; `None` sends whatever the buffer holds.
     pub max_sample_age: Option<Duration>,
 }
@@ -234,6 +238,7 @@ impl fmt::Debug for RemoteWrite {
             .field("tls", &self.tls)
             .field("queue", &self.queue)
             .field("metadata", &self.metadata)
+            .field("write_relabel_configs", &self.write_relabel_configs)
             .field("max_sample_age", &self.max_sample_age)
             .finish()
     }

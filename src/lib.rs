@@ -6,10 +6,14 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod encode;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod host;
 pub mod log;
 pub mod model;
 pub mod receive;
+pub mod relabel;
 pub mod sampler;
 pub mod ship;
 pub mod shutdown;

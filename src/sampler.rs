@@ -1,9 +1,12 @@
 //! The sampling loop: a tick of every source, what happens between ticks, and into the buffer with it.
 //!
 //! Invariants: the network is never waited for here; a source that overruns its deadline is recorded as failed, never
-//! queued; what is appended is in time order per series. The sampler decides no value and speaks no protocol.
+//! queued; what is appended is in time order per series and never stamped before a sane date. The sampler decides no value and speaks no protocol.
 
 mod ticks;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::buffer::Buffer;
-use crate::clock::Clock;
+use crate::clock::{Clock, SANE_SINCE};
 use crate::model::{Snapshot, Timestamp};
 use crate::shutdown::{Phase, Shutdown};
 use crate::source::own::OwnSource;
@@ -34,6 +37,9 @@ const APPEND_WAIT: Duration = Duration::from_secs(2);
 
 /// How many events are taken in a row before a tick gets its turn again.
 const EVENTS_AT_ONCE: usize = 64;
+
+const WRONG_CLOCK: &str =
+    "the system's clock is wrong, and nothing is recorded until it is right; it is set by NTP, or by hand with `date`";
 
 /// How the sampler is set up.
 #[derive(Clone, Debug)]
@@ -133,6 +139,7 @@ impl Sampler {
                     self.events_that_wait().await;
                     self.publish();
                 }
+                Happened::Tick(at) if at < SANE_SINCE => self.not_yet(at),
                 Happened::Tick(at) => {
                     self.note_skipped(ticks.skipped());
                     let answers = tokio::select! {
@@ -152,6 +159,10 @@ impl Sampler {
     /// The first source that could not tell.
     pub async fn run_once(mut self, end: End) -> Result<(), SourceError> {
         let at = self.clock.now();
+        if at < SANE_SINCE {
+            let message = format!("{WRONG_CLOCK} (it shows {at})");
+            return Err(SourceError { reason: FailureReason::Decode, message });
+        }
         let answers = self.ask(at).await;
         let failed = answers.iter().find_map(|answer| answer.as_ref().err().cloned());
         self.tick(at, answers).await;
@@ -160,6 +171,12 @@ impl Sampler {
             self.append(ended).await;
         }
         failed.map_or(Ok(()), Err)
+    }
+
+    /// A tick that must not be stamped. Sources still take their events meanwhile, so what they count is not lost.
+    fn not_yet(&self, at: Timestamp) {
+        self.metrics.ticks_before_sane_date.inc();
+        tracing::error!(clock = %at, "{WRONG_CLOCK}");
     }
 
     fn note_skipped(&self, skipped: u64) {
@@ -174,8 +191,7 @@ impl Sampler {
     }
 
     async fn event(&mut self, source: SourceIndex, observation: Observation) {
-        let snapshots = self.staleness.apply(source, observation);
-        self.append(snapshots).await;
+        self.record(source, observation).await;
         if self.sources[source.0].state_saved.elapsed() >= STATE_INTERVAL {
             self.save_state(source).await;
         }
@@ -218,12 +234,20 @@ impl Sampler {
         // Stable: what one source told for one instant stays in its order.
         observations.sort_by_key(|(_, observation)| observation.at);
         for (source, observation) in observations {
-            let snapshots = self.staleness.apply(source, observation);
-            self.append(snapshots).await;
+            self.record(source, observation).await;
         }
         self.save_states().await;
         self.own_tick(at).await;
         self.publish();
+    }
+
+    async fn record(&mut self, source: SourceIndex, observation: Observation) {
+        if observation.at < SANE_SINCE {
+            self.metrics.samples_before_sane_date.inc_by(observation.samples.len() as u64);
+            return;
+        }
+        let snapshots = self.staleness.apply(source, observation);
+        self.append(snapshots).await;
     }
 
     async fn own_tick(&mut self, at: Timestamp) {
@@ -325,6 +349,8 @@ fn overran(name: &str, timeout: Duration) -> SourceError {
 struct Metrics {
     ticks: IntCounter,
     ticks_skipped: IntCounter,
+    ticks_before_sane_date: IntCounter,
+    samples_before_sane_date: IntCounter,
     up: GaugeVec,
     errors: IntCounterVec,
     refresh_seconds: GaugeVec,
@@ -350,6 +376,14 @@ impl Metrics {
         Self {
             ticks: registry.counter("outhaul_ticks_total", "Ticks sampled."),
             ticks_skipped: registry.counter("outhaul_ticks_skipped_total", "Ticks overslept, because the host or the disk was too slow."),
+            ticks_before_sane_date: registry.counter(
+                "outhaul_ticks_before_sane_date_total",
+                "Ticks that were not sampled, because the clock showed a time before 2024.",
+            ),
+            samples_before_sane_date: registry.counter(
+                "outhaul_samples_before_sane_date_total",
+                "Samples of events that were not recorded, because they were stamped before 2024.",
+            ),
             up: registry.gauges("outhaul_source_up", "Whether the source told everything at the last tick.", &["source"]),
             errors,
             refresh_seconds: registry.gauges("outhaul_source_refresh_seconds", "How long the source took at the last tick.", &["source"]),

@@ -39,6 +39,7 @@ impl Agent {
         let buffer = Buffer::open(buffer_options(&config))?;
         let recorded_until = recorded_until(&clock, buffer.status().last_at);
         let registry = Registry::new();
+        clock.register(&registry);
         let host = instance(&config).await;
         let target = Target::new(&host);
 
@@ -149,6 +150,10 @@ fn buffer_options(config: &Config) -> buffer::Options {
 /// The newest instant of an earlier run, unless its clock was plainly wrong. Our clock starts no earlier.
 fn recorded_until(clock: &Clock, last_at: Option<Timestamp>) -> Option<Timestamp> {
     let last_at = last_at?;
+    // A clock that starts in 1970 says nothing about the stamps of an earlier run.
+    if !clock.is_sane() {
+        return Some(last_at);
+    }
     let ahead = last_at.since(clock.now());
     if ahead > AHEAD_MAX {
         tracing::warn!(

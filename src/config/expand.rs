@@ -17,8 +17,8 @@ pub(super) fn expand_all(
     problems: &mut Vec<Problem>,
 ) {
     for (key, value) in values {
-        // Relabelling has its own `${1}`: Prometheus' `<relabel_config>`, fields `regex` and `replacement`.
-        if !(path.contains("relabel_configs[") && matches!(key.as_str(), "regex" | "replacement")) {
+        // Relabelling has its own `${1}`: Prometheus' `<relabel_config>`, fields `regex`, `replacement` and `target_label`.
+        if !(path.contains("relabel_configs[") && matches!(key.as_str(), "regex" | "replacement" | "target_label")) {
             expand_value(value, &join(path, key), environment, places, problems);
         }
     }

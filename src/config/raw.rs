@@ -109,6 +109,17 @@ impl<'a> Block<'a> {
         self.entries.get(key).is_some_and(|value| value.kind != ValueKind::Nil)
     }
 
+    /// Whether `key` was written, with nothing behind it.
+    pub(super) fn is_null(&self, key: &str) -> bool {
+        self.entries.get(key).is_some_and(|value| value.kind == ValueKind::Nil)
+    }
+
+    /// Whether a problem was noted in this block, or below it.
+    pub(super) fn has_problems(&self) -> bool {
+        let below = |key: &str| key.strip_prefix(&self.path).is_some_and(|rest| rest.starts_with(['.', '[']));
+        self.report.problems.borrow().iter().any(|problem| below(&problem.key))
+    }
+
     /// How many items the list at `key` has.
     pub(super) fn item_count(&self, key: &str) -> usize {
         match self.entries.get(key).map(|value| &value.kind) {

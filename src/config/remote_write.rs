@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use super::raw::{Block, Report};
-use super::{Queue, RemoteWrite, SendMetadata, Url, http, problem, unknown};
+use super::{Queue, RemoteWrite, SendMetadata, Url, http, problem, relabel, unknown};
 
 /// Prometheus' default for one request (Prometheus 3, `<remote_write>`).
 const DEFAULT_REMOTE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -82,6 +82,7 @@ fn endpoint(block: &mut Block<'_>) -> Option<RemoteWrite> {
         tls,
         queue,
         metadata,
+        write_relabel_configs: relabel::rules(block, "write_relabel_configs"),
         max_sample_age: max_age.or(age_limit).filter(|age| !age.is_zero()),
     })
 }

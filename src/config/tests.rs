@@ -14,7 +14,7 @@ fn with(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
     assemble(Some((&path, text)), &variables.iter().copied().collect())
 }
 
-fn from_text(text: &str) -> Config {
+pub(super) fn from_text(text: &str) -> Config {
     with(text, &[]).unwrap_or_else(|error| panic!("{error}\nin\n{text}"))
 }
 
@@ -23,13 +23,13 @@ fn from_variables(variables: &[(&str, &str)]) -> Config {
 }
 
 /// The lines of the error, without the name of the file.
-fn wrong(text: &str) -> Vec<String> {
+pub(super) fn wrong(text: &str) -> Vec<String> {
     let error = with(text, &[]).expect_err(text).to_string();
     error.lines().map(|line| line.strip_prefix(&format!("{FILE}:")).unwrap_or(line).to_owned()).collect()
 }
 
 /// An endpoint with `keys`, one a line.
-fn endpoint(keys: &str) -> String {
+pub(super) fn endpoint(keys: &str) -> String {
     format!("remote_write:\n- url: http://h/p\n  {}\n", keys.replace('\n', "\n  "))
 }
 
@@ -294,11 +294,8 @@ fn values_of_the_file_may_hold_variables() {
 
 #[test]
 fn variables_in_relabelling_stay_as_they_are() {
-    let text = "remote_write:\n- url: http://h\n  write_relabel_configs:\n  - {regex: '${1', replacement: '${1}'}\n";
-    assert_eq!(
-        wrong(text),
-        ["3: remote_write[0].write_relabel_configs: valid in Prometheus, not supported by outhaul yet"]
-    );
+    let text = "remote_write:\n- url: http://h\n  write_relabel_configs:\n  - {source_labels: [a], regex: 'x${1', target_label: '${1}_b', replacement: '${1}'}\n";
+    assert_eq!(from_text(text).remote_write.len(), 1);
 }
 
 #[test]
@@ -396,7 +393,6 @@ fn every_rule_of_an_endpoint_has_its_message() {
         ("tls_config: {server_name: a}", format!("tls_config.server_name: {NOT_YET}")),
         ("tls_config: {key: hunter2}", format!("tls_config.key: {NOT_YET}")),
         ("tls_config: {min_version: TLS12}", format!("tls_config.min_version: {NOT_YET}")),
-        ("write_relabel_configs: [{action: drop}]", format!("write_relabel_configs: {NOT_YET}")),
         ("oauth2: {client_secret: hunter2}", format!("oauth2: {NOT_YET}")),
         ("sigv4: {}", format!("sigv4: {NOT_YET}")),
         ("azuread: {}", format!("azuread: {NOT_YET}")),
@@ -569,7 +565,7 @@ fn what_is_commented_out_in_the_example_is_valid_too() {
 /// Everything a user can write, with a secret wherever one may stand.
 const FULL: &str = "global: {external_labels: {site: x}}\ndocker:\n- host: tcp://h:1\n  include: {names: [a]}\n  exclude: {names: [b]}\n\
     remote_write:\n- url: https://user:hunter2@host/path?token=hunter2\n  headers: {X-Key: hunter2}\n  tls_config: {ca_file: x}\n  \
-    queue_config: {}\n  metadata_config: {}\n- url: https://b/\n  basic_auth:\n    username: hunter2\n    password: hunter2\n- url: https://c/\n  \
+    queue_config: {}\n  metadata_config: {}\n  write_relabel_configs: [{target_label: x}]\n- url: https://b/\n  basic_auth:\n    username: hunter2\n    password: hunter2\n- url: https://c/\n  \
     authorization:\n    credentials: hunter2\n- url: https://d/\n  bearer_token: hunter2\n\
     pushgateway:\n  url: https://user:hunter2@host/?x=hunter2\n  tls_config: {}\nbuffer: {}\nweb: {}\nlog: {}\n";
 

@@ -43,7 +43,7 @@ pub(super) const GLOBAL_WITHOUT_EFFECT: [&str; 20] = [
 ];
 
 /// Keys of a `remote_write` entry that would change what arrives (Prometheus 3, `<remote_write>`).
-pub(super) const REMOTE_WRITE_NOT_YET: [&str; 4] = ["write_relabel_configs", "sigv4", "azuread", "google_iam"];
+pub(super) const REMOTE_WRITE_NOT_YET: [&str; 3] = ["sigv4", "azuread", "google_iam"];
 
 /// Keys of Prometheus' `http_config` that would change how a receiver is reached.
 pub(super) const HTTP_NOT_YET: [&str; 5] = ["oauth2", "proxy_url", "no_proxy", "proxy_connect_header", "http_headers"];

@@ -7,6 +7,8 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::clock::Clock;
 use crate::model::Timestamp;
 
@@ -25,6 +27,8 @@ pub(super) struct Ticks {
     interval: Duration,
     phase: Duration,
     last: Option<Timestamp>,
+    /// When the last one fired, by a clock that makes no steps.
+    fired_at: Instant,
     skipped: u64,
 }
 
@@ -35,7 +39,7 @@ impl Ticks {
         host.hash(&mut hasher);
         let interval_millis = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX).max(1);
         let phase = Duration::from_millis(hasher.finish() % interval_millis);
-        Self { clock, interval, phase, last: None, skipped: 0 }
+        Self { clock, interval, phase, last: None, fired_at: Instant::now(), skipped: 0 }
     }
 
     /// Resolves with the next tick's time; the very first comes at once. Cancel-safe.
@@ -57,8 +61,9 @@ impl Ticks {
         if now.since(due) <= GRID_TOLERANCE {
             return self.fired(due);
         }
-        let interval_millis = self.interval.as_millis().max(1);
-        self.skipped += u64::try_from(now.since(due).as_millis() / interval_millis).unwrap_or(u64::MAX);
+        // A clock that was set forward passes over ticks that never were due.
+        let late = now.since(due).min(self.fired_at.elapsed());
+        self.skipped += u64::try_from(late.as_millis() / self.interval.as_millis().max(1)).unwrap_or(u64::MAX);
         self.fired(now)
     }
 
@@ -69,6 +74,7 @@ impl Ticks {
 
     fn fired(&mut self, at: Timestamp) -> Timestamp {
         self.last = Some(at);
+        self.fired_at = Instant::now();
         at
     }
 
@@ -119,10 +125,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_clock_that_was_set_forward_is_followed_and_skips_nothing() {
+        let clock = Clock::manual(at(0));
+        let mut ticks = ticks(&clock);
+        ticks.next().await;
+        clock.at_least(at(1_000_000_000));
+        assert_eq!(ticks.next().await, at(1_000_000_000));
+        assert_eq!(ticks.skipped(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn overslept_ticks_are_skipped_and_counted() {
         let clock = Clock::manual(at(0));
         let mut ticks = ticks(&clock);
         ticks.next().await;
+        tokio::time::advance(Duration::from_secs(35)).await;
         clock.at_least(at(35_000));
         assert_eq!(ticks.next().await, at(35_000));
         assert_eq!(ticks.skipped(), 3, "those at 0.3 s, 10.3 s and 20.3 s were missed, the one at 30.3 s came late");

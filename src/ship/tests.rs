@@ -56,6 +56,7 @@ fn config(url: reqwest::Url) -> RemoteWrite {
             max_backoff: Duration::from_millis(200),
         },
         metadata: SendMetadata { send: false, send_interval: Duration::from_secs(60), max_samples_per_send: 2000 },
+        write_relabel_configs: crate::relabel::Rules::default(),
         max_sample_age: None,
     }
 }

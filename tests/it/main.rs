@@ -11,5 +11,6 @@ mod commands;
 mod containers;
 mod outage;
 mod pushgateway;
+mod relabel;
 mod torture;
 mod trouble;

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::process::Process;
-use super::{Samples, encoded, eventually, free_port, get};
+use super::{Samples, encoded, eventually, free_port, get, request};
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct PrometheusOptions {
@@ -31,10 +31,15 @@ pub(crate) struct Raw {
 
 impl Prometheus {
     pub(crate) fn start(options: PrometheusOptions) -> Self {
-        let directory = tempfile::tempdir().unwrap();
         let window = options.out_of_order_time_window.unwrap_or_default().as_secs();
         let config =
             format!("global: {{scrape_interval: 1h}}\nstorage: {{tsdb: {{out_of_order_time_window: {window}s}}}}\n");
+        Self::configured(&config)
+    }
+
+    /// Starts one with a configuration of the test's own.
+    pub(crate) fn configured(config: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("prometheus.yml"), config).unwrap();
         let mut prometheus = Self { directory, port: free_port(), process: None };
         prometheus.start_again();
@@ -50,10 +55,18 @@ impl Prometheus {
             .arg(format!("--storage.tsdb.path={}", path("data")))
             .arg(format!("--web.listen-address=127.0.0.1:{}", self.port))
             .arg("--web.enable-remote-write-receiver")
+            .arg("--web.enable-lifecycle")
             .arg("--query.lookback-delta=5m")
             .current_dir(self.directory.path());
         self.process = Some(Process::start(&mut command, &self.directory.path().join("log")));
         eventually("prometheus is ready", || get(&self.url("/-/ready")).is_some());
+    }
+
+    /// Loads another configuration; what is wrong with it where it is refused.
+    pub(crate) fn reconfigure(&self, config: &str) -> Result<(), String> {
+        std::fs::write(self.directory.path().join("prometheus.yml"), config).unwrap();
+        let (status, body) = request("POST", &self.url("/-/reload")).expect("Prometheus answers");
+        if status == 200 { Ok(()) } else { Err(body) }
     }
 
     pub(crate) fn stop(&mut self) {
