@@ -7,18 +7,15 @@ use super::input::Damage;
 /// The most bits of one call; what is pending and what is added fit into 64 together.
 const CALL_MAX_BITS: u32 = 56;
 
-/// Collects bits behind whole bytes.
-pub(super) struct BitWriter<'a> {
-    out: &'a mut Vec<u8>,
+/// Collects bits.
+#[derive(Default)]
+pub(super) struct BitWriter {
+    out: Vec<u8>,
     pending: u64,
     pending_bits: u32,
 }
 
-impl<'a> BitWriter<'a> {
-    pub(super) fn new(out: &'a mut Vec<u8>) -> Self {
-        Self { out, pending: 0, pending_bits: 0 }
-    }
-
+impl BitWriter {
     /// Appends the lowest `count` bits of `bits`, at most 64; the others must be zero.
     pub(super) fn put(&mut self, bits: u64, count: u32) {
         if count > CALL_MAX_BITS {
@@ -34,11 +31,12 @@ impl<'a> BitWriter<'a> {
         }
     }
 
-    /// Fills the last byte up.
-    pub(super) fn finish(mut self) {
+    /// All bytes, the last one filled up.
+    pub(super) fn finish(mut self) -> Vec<u8> {
         if self.pending_bits > 0 {
             self.put(0, 8 - self.pending_bits);
         }
+        self.out
     }
 }
 
@@ -69,16 +67,6 @@ impl<'a> BitReader<'a> {
         Ok(self.pending >> self.pending_bits & ((1 << count) - 1))
     }
 
-    /// How many ones come before a zero, at most `max`; the zero is passed as well, unless `max` was reached.
-    pub(super) fn ones(&mut self, max: u32) -> Result<u32, Damage> {
-        for count in 0..max {
-            if self.take(1)? == 0 {
-                return Ok(count);
-            }
-        }
-        Ok(max)
-    }
-
     /// Whether nothing but the fill of the last byte is left.
     pub(super) fn is_at_end(&self) -> bool {
         self.bytes.is_empty() && self.pending_bits < 8 && self.pending & ((1 << self.pending_bits) - 1) == 0
@@ -96,12 +84,11 @@ mod tests {
         fn bits_of_any_lengths_come_back(pieces in prop::collection::vec((any::<u64>(), 0_u32..=64), 0..50)) {
             let pieces: Vec<(u64, u32)> =
                 pieces.into_iter().map(|(bits, count)| (if count == 64 { bits } else { bits & ((1 << count) - 1) }, count)).collect();
-            let mut out = Vec::new();
-            let mut writer = BitWriter::new(&mut out);
+            let mut writer = BitWriter::default();
             for (bits, count) in &pieces {
                 writer.put(*bits, *count);
             }
-            writer.finish();
+            let out = writer.finish();
             let mut reader = BitReader::new(&out);
             for (bits, count) in pieces {
                 prop_assert_eq!(reader.take(count), Ok(bits));

@@ -11,10 +11,16 @@ use std::sync::Arc;
 use crate::model::{Interner, Label, Labels, METRIC_NAME, Metadata, MetricKind, Series, Timestamp};
 
 use super::input::{Damage, Input, put, put_text, unzigzag, zigzag};
+use super::model::slot_of;
 use super::value::Base;
 
 /// How many series one record defines at most; what the loss of both its copies would cost.
-pub(in crate::buffer) const DEFINITIONS_PER_RECORD: usize = 256;
+pub(in crate::buffer) const DEFINITIONS_PER_RECORD: usize = 4096;
+/// What the payload of a definition record begins with: definitions that need nothing outside the record.
+pub(super) const WHOLE: u32 = 0;
+/// Definitions that are earlier ones of the segment but for the base and the start, because a counter began anew. A higher
+/// number is that of a frame.
+pub(super) const AGAIN: u32 = 1;
 /// Series in one segment, and samples in one snapshot.
 pub(in crate::buffer) const SERIES_MAX: usize = 1 << 20;
 
@@ -23,6 +29,8 @@ pub(in crate::buffer) const SERIES_MAX: usize = 1 << 20;
 pub(super) struct Definition {
     pub(super) series: Arc<Series>,
     pub(super) base: Base,
+    /// Its metric's place in a model.
+    pub(super) slot: u8,
     /// When its counter began; a counter that begins anew is defined anew.
     pub(super) start: Option<Timestamp>,
 }
@@ -54,6 +62,7 @@ pub(super) fn encode(first: u32, definitions: &[Definition]) -> Vec<u8> {
         }
     }
     let mut out = Vec::new();
+    put(&mut out, u64::from(WHOLE));
     put(&mut out, u64::from(first));
     put(&mut out, strings.list.len() as u64);
     strings.list.iter().for_each(|text| put_text(&mut out, text));
@@ -87,6 +96,58 @@ fn read_start(input: &mut Input<'_>) -> Result<Option<Timestamp>, Damage> {
     }
 }
 
+/// The payload that defines the series numbered `first` and on as earlier ones that began anew: `again` has the earlier
+/// number of each.
+pub(super) fn encode_again(first: u32, again: &[(u32, Definition)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    put(&mut out, u64::from(AGAIN));
+    put(&mut out, u64::from(first));
+    put(&mut out, again.len() as u64);
+    let (mut expected, mut before) = (0, 0);
+    for (earlier, definition) in again {
+        put(&mut out, zigzag(i64::from(*earlier) - expected));
+        expected = i64::from(*earlier) + 1;
+        definition.base.write(&mut out);
+        let start = definition.start.map(Timestamp::millis);
+        put(&mut out, u64::from(start.is_some()));
+        if let Some(start) = start {
+            // Counters of one container begin together.
+            put(&mut out, zigzag(start.wrapping_sub(before)));
+            before = start;
+        }
+    }
+    out
+}
+
+/// Adds to `series` what a payload of [`encode_again`] says, after its leading number.
+pub(super) fn read_again(mut input: Input<'_>, series: &mut Vec<Option<Definition>>) -> Result<(), Damage> {
+    let first = input.count(SERIES_MAX)?;
+    let many = input.count_of(4)?;
+    if many > DEFINITIONS_PER_RECORD || first + many > SERIES_MAX {
+        return Err(Damage);
+    }
+    let (mut expected, mut before) = (0_i64, 0_i64);
+    for number in first..first + many {
+        let earlier = expected.checked_add(unzigzag(input.varint()?)).ok_or(Damage)?;
+        expected = earlier.checked_add(1).ok_or(Damage)?;
+        let base = Base::read(&mut input)?;
+        let start = match input.varint()? {
+            0 => None,
+            1 => {
+                before = before.wrapping_add(unzigzag(input.varint()?));
+                Some(Timestamp::from_millis(before))
+            }
+            _ => return Err(Damage),
+        };
+        let earlier = usize::try_from(earlier).ok().and_then(|earlier| series.get(earlier)?.clone()).ok_or(Damage)?;
+        if series.len() <= number {
+            series.resize(number + 1, None);
+        }
+        series[number].get_or_insert(Definition { base, start, ..earlier });
+    }
+    if input.0.is_empty() { Ok(()) } else { Err(Damage) }
+}
+
 /// Numbers for things in the order in which they are first seen.
 struct Table<T> {
     list: Vec<T>,
@@ -108,16 +169,15 @@ impl<T: Clone + Eq + std::hash::Hash> Table<T> {
     }
 }
 
-/// Calls `found` with the number and definition of every series in `payload`.
+/// Calls `found` with the number and definition of every series in a payload, after its leading 0.
 ///
 /// # Errors
 /// [`Damage`]; what stands before the damaged place was found.
 pub(super) fn read(
-    payload: &[u8],
+    mut input: Input<'_>,
     interner: &mut Interner,
     mut found: impl FnMut(usize, Definition),
 ) -> Result<(), Damage> {
-    let mut input = Input(payload);
     let first = input.count(SERIES_MAX)?;
     let strings = read_strings(&mut input)?;
     let families = read_families(&mut input, &strings)?;
@@ -138,7 +198,8 @@ pub(super) fn read(
         let labels = Labels::from_sorted(labels).map_err(|_| Damage)?;
         let base = Base::read(&mut input)?;
         let start = read_start(&mut input)?;
-        found(number, Definition { series: shared(labels, metadata, interner), base, start });
+        let slot = slot_of(labels.metric_name());
+        found(number, Definition { series: shared(labels, metadata, interner), base, slot, start });
     }
     if input.0.is_empty() { Ok(()) } else { Err(Damage) }
 }
