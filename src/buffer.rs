@@ -19,6 +19,8 @@
 //! | `quarantine` | what a receiver will never take |
 //! | `durable`, `doubt` | cursors, when bytes are forced to the disk, and what if that fails |
 //! | `handle` | [`Buffer`]: the log on a thread of its own, for the asynchronous world |
+//! | `inspect`, `stretch` | a directory seen from outside, without a lock and without writing |
+//! | `carry`, `upkeep` | files that carry snapshots to another buffer; taking them in, and dropping samples on purpose |
 //!
 //! # What one flipped bit costs today
 //! In a snapshot: that snapshot. In a definition of series: nothing, each is written twice. In the header of a file or its
@@ -27,6 +29,7 @@
 
 mod age;
 mod append;
+pub mod carry;
 mod codec;
 mod degraded;
 mod doubt;
@@ -35,6 +38,7 @@ mod endpoint;
 mod evict;
 mod fs;
 mod handle;
+pub mod inspect;
 mod log;
 mod open;
 mod pair;
@@ -45,6 +49,8 @@ mod ring;
 mod segment;
 mod state;
 mod status;
+mod stretch;
+pub mod upkeep;
 
 #[cfg(fuzzing)]
 #[doc(hidden)]

@@ -2,6 +2,7 @@
 //!
 //! The only place that prints to the terminal, and the only one that knows exit codes.
 
+mod buffer;
 mod check;
 mod demo;
 mod once;
@@ -73,6 +74,9 @@ enum Command {
     Demo(demo::Options),
     /// Be a remote-write receiver that prints what it gets
     Receive(receive::Options),
+    /// Look into the buffer, check it, carry its samples away, send or drop them
+    #[command(subcommand)]
+    Buffer(buffer::Command),
 }
 
 /// Where the configuration comes from.
@@ -105,6 +109,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(configured) => check::main(&configured),
         Command::Demo(options) => demo::main(&options),
         Command::Receive(options) => receive::main(&options),
+        Command::Buffer(command) => buffer::main(&command),
     }
     .unwrap_or_else(|exit| exit)
     .into()

@@ -33,6 +33,7 @@ use std::time::Duration;
 
 pub use environment::Environment;
 pub use problem::{ConfigError, Place, Problem};
+pub(crate) use units::{duration, size};
 
 use crate::model::Labels;
 use crate::relabel::Rules;

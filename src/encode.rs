@@ -4,6 +4,7 @@
 //! counted in the result, never sent, because a receiver may refuse the whole request for it. The only room that names
 //! `prost` and `snap`.
 
+pub mod open_metrics;
 pub mod text;
 pub mod v1;
 

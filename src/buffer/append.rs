@@ -285,6 +285,7 @@ impl<F: Fs> Log<F> {
             first_at: item.at(),
             newest_at: Timestamp::MIN,
             holes: Vec::new(),
+            is_sealed: false,
         });
         self.active = Some(Active { file, path, draft });
         self.sync_new_name()

@@ -27,6 +27,8 @@ pub(super) enum Reason {
     Memory,
     /// The file system was full, or nearly.
     Disk,
+    /// Somebody said so.
+    Purged,
 }
 
 impl Evicted {
@@ -37,6 +39,7 @@ impl Evicted {
             Reason::Age => self.age += samples,
             Reason::Memory => self.memory += samples,
             Reason::Disk => self.disk += samples,
+            Reason::Purged => self.purged += samples,
         }
     }
 }
@@ -277,6 +280,13 @@ pub(super) fn place_of_cursor(value: &[u8], store_id: u128) -> Option<Mark> {
     let ours = value.len() >= Endpoint::FIXED_LEN && value[..16] == store_id.to_le_bytes();
     let mark = Mark { seq: ours.then(|| le_u64(value, 24))?, samples: le_u64(value, 32) };
     (mark.seq < ORDINAL_LIMIT && mark.samples < ORDINAL_LIMIT).then_some(mark)
+}
+
+/// The endpoint's name in a cursor's value, whatever store it is of.
+pub(super) fn name_in_cursor(value: &[u8]) -> Option<&str> {
+    let (_, name) = value.split_at_checked(Endpoint::FIXED_LEN)?;
+    let fits = usize::from(le_u16(value, Endpoint::FIXED_LEN - 2)) == name.len();
+    std::str::from_utf8(name).ok().filter(|_| fits)
 }
 
 /// What lies after an endpoint's place.

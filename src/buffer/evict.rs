@@ -79,6 +79,13 @@ impl<F: Fs> Log<F> {
         evicted
     }
 
+    /// Gives up what the endpoint waits for up to `to`, because somebody said so. Returns how many samples that were.
+    pub(super) fn purge(&mut self, index: usize, to: Mark) -> u64 {
+        let purged = self.evict_for(index, to, Reason::Purged);
+        self.find_oldest(index);
+        purged
+    }
+
     fn say_evicted(&mut self, reason: Reason, samples: u64) {
         let path = self.options.dir.display();
         match reason {
@@ -91,7 +98,7 @@ impl<F: Fs> Log<F> {
                 tracing::error!(path = %path, samples,
                     "the disk is full: oldest samples dropped, and more will be until there is room or the receiver catches up; free disk space");
             }
-            Reason::Size | Reason::Memory => {
+            Reason::Size | Reason::Memory | Reason::Purged => {
                 self.fullness = Fullness::Full;
                 tracing::error!(path = %path, samples, max_bytes = self.options.max_bytes,
                     "buffer is full: oldest samples dropped, and more will be until the receiver catches up; raise max_bytes");

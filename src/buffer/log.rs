@@ -32,7 +32,7 @@ use super::{Position, SyncPolicy};
 /// What is accounted as one unit of disk.
 pub(super) const BLOCK_BYTES: u64 = 4096;
 /// The lock file and the directories, in blocks.
-const FIXED_BLOCKS: u64 = 4;
+pub(super) const FIXED_BLOCKS: u64 = 4;
 /// Segment sizes: small enough that evicting one loses little of a small buffer, large enough to define series seldom.
 const SEGMENT_MIN_BYTES: u64 = 256 << 10;
 const SEGMENT_USUAL_MAX_BYTES: u64 = 4 << 20;

@@ -185,7 +185,7 @@ impl<F: Fs> Log<F> {
 }
 
 /// The store's id from a segment, where the log's own notes are gone.
-fn store_id_of<F: Fs>(fs: &F, dir: &Path, entries: &[Entry]) -> Option<u128> {
+pub(super) fn store_id_of<F: Fs>(fs: &F, dir: &Path, entries: &[Entry]) -> Option<u128> {
     let mut names: Vec<u64> = entries.iter().filter_map(|entry| parse_name(&entry.name)).collect();
     names.sort_unstable();
     names.into_iter().rev().find_map(|first| {

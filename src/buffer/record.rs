@@ -112,7 +112,8 @@ impl Header {
         self.samples_before + u64::from(self.samples)
     }
 
-    fn encode(&self, seed: Seed) -> [u8; HEADER_LEN] {
+    /// The header as it stands on disk.
+    pub(super) fn encode(&self, seed: Seed) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
         bytes[0..4].copy_from_slice(&MAGIC);
         bytes[4..8].copy_from_slice(&self.payload_len.to_le_bytes());
@@ -212,9 +213,15 @@ impl Footer {
     pub(super) fn parse(bytes: &[u8; Self::RECORD_LEN], seed: Seed) -> Option<Self> {
         let (head, payload) = bytes.split_first_chunk::<HEADER_LEN>()?;
         let header = Header::parse(head, seed)?;
-        let fits = header.kind == Kind::Footer
-            && header.payload_len as usize == Self::PAYLOAD_LEN
-            && header.payload_crc == seed.payload_crc(header.seq, payload);
+        let fits = header.payload_crc == seed.payload_crc(header.seq, payload);
+        Self::from_parts(&header, payload).filter(|_| fits)
+    }
+
+    /// The footer in a record whose checksums fit.
+    pub(super) fn from_parts(header: &Header, payload: &[u8]) -> Option<Self> {
+        if header.kind != Kind::Footer || payload.len() != Self::PAYLOAD_LEN {
+            return None;
+        }
         let footer = Self {
             start: le_u64(payload, 0),
             last: header.seq,
@@ -222,7 +229,7 @@ impl Footer {
             first_at: Timestamp::from_millis(le_i64(payload, 16)),
             newest_at: Timestamp::from_millis(le_i64(payload, 24)),
         };
-        (fits && footer.start <= footer.end && footer.end < ORDINAL_LIMIT).then_some(footer)
+        (footer.start <= footer.end && footer.end < ORDINAL_LIMIT).then_some(footer)
     }
 }
 

@@ -81,6 +81,8 @@ pub(super) struct Segment {
     pub(super) newest_at: Timestamp,
     /// In order, disjoint.
     pub(super) holes: Vec<Hole>,
+    /// Whether it was found to end with its totals.
+    pub(super) is_sealed: bool,
 }
 
 impl Segment {
@@ -337,6 +339,7 @@ pub(super) fn recover<F: Fs>(fs: &F, file: &F::File, claim: Claim) -> io::Result
             first_at: footer.first_at,
             newest_at: footer.newest_at,
             holes: Vec::new(),
+            is_sealed: true,
         };
         return Ok(Recovered::Segment { segment, torn_bytes: 0 });
     }
@@ -372,6 +375,7 @@ fn scan<F: Fs>(
         first_at: at,
         newest_at: Timestamp::MIN,
         holes: Vec::new(),
+        is_sealed: false,
     });
     let mut good_end = FILE_HEADER_LEN.min(walk.end);
     while let Some(step) = walk.step()? {
@@ -390,6 +394,7 @@ fn scan<F: Fs>(
             first_at: header.at,
             newest_at: Timestamp::MIN,
             holes: Vec::new(),
+            is_sealed: false,
         });
         if header.seq >= claim.limit {
             break;
@@ -458,6 +463,7 @@ mod tests {
             first_at: Timestamp::MIN,
             newest_at: Timestamp::MIN,
             holes: Vec::new(),
+            is_sealed: false,
         }
     }
 

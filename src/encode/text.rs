@@ -68,7 +68,7 @@ fn write_family(text: &mut String, name: &str, family: &Family) {
     }
 }
 
-fn write_labels(text: &mut String, labels: &Labels) {
+pub(super) fn write_labels(text: &mut String, labels: &Labels) {
     let mut separator = '{';
     for label in labels.iter().filter(|label| &*label.name != METRIC_NAME) {
         push(text, format_args!("{separator}{}=\"{}\"", label.name, escape_value(&label.value)));
@@ -80,7 +80,7 @@ fn write_labels(text: &mut String, labels: &Labels) {
 }
 
 /// Numbers as Go's `ParseFloat` reads them; Rust's shortest form that reads back the same is one.
-fn write_value(text: &mut String, number: f64) {
+pub(super) fn write_value(text: &mut String, number: f64) {
     if number.is_nan() {
         text.push_str("NaN");
     } else if number.is_infinite() {

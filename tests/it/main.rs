@@ -7,6 +7,7 @@
 #![allow(clippy::float_cmp, reason = "numbers are compared bit for bit on purpose")]
 
 mod bed;
+mod buffer;
 mod commands;
 mod containers;
 mod outage;

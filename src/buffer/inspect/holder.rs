@@ -1,0 +1,102 @@
+//! Who has a buffer, found out without touching its lock: an agent that starts at this very moment must not be refused
+//! because somebody looked.
+//!
+//! The kernel lists every lock of this process' namespace in `/proc/locks` (`proc_locks(5)`): kind, process, device and
+//! inode. A process in another PID namespace is not listed there.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+/// Whether a process has the buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// This one, where it is known.
+    Process(Option<u32>),
+    /// None that can be seen from here.
+    Nobody,
+    /// The system does not tell.
+    Unknown,
+}
+
+/// More than a process id and a newline.
+const NOTE_MAX_BYTES: u64 = 32;
+
+impl Holder {
+    /// Who holds the lock file at `path`.
+    pub(super) fn of(path: &Path) -> Self {
+        let Ok(file) = File::open(path) else { return Self::Nobody };
+        let Ok(metadata) = file.metadata() else { return Self::Unknown };
+        let Ok(locks) = std::fs::read_to_string("/proc/locks") else { return Self::Unknown };
+        let mut note = String::new();
+        let noted = file.take(NOTE_MAX_BYTES).read_to_string(&mut note).ok().and_then(|_| note.trim().parse().ok());
+        Self::in_locks(&locks, metadata.dev(), metadata.ino(), noted)
+    }
+
+    fn in_locks(locks: &str, device: u64, inode: u64, noted: Option<u32>) -> Self {
+        let device = format!("{:02x}:{:02x}", rustix::fs::major(device), rustix::fs::minor(device));
+        let holder = locks.lines().filter_map(Lock::parse).find(|lock| {
+            // Some file systems (btrfs, overlay) show another device here than in a file's status.
+            lock.inode == inode && (lock.device == device || (noted.is_some() && lock.pid == noted))
+        });
+        holder.map_or(Self::Nobody, |lock| Self::Process(lock.pid.or(noted)))
+    }
+
+    /// Whether what lies at the end of the log may still be in the making.
+    pub fn may_write(self) -> bool {
+        self != Self::Nobody
+    }
+}
+
+/// One line of `/proc/locks`.
+struct Lock<'a> {
+    pid: Option<u32>,
+    device: &'a str,
+    inode: u64,
+}
+
+impl<'a> Lock<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        // A line with `->` is a process that waits.
+        let [_, "FLOCK", _, "WRITE", pid, place, ..] = words[..] else { return None };
+        let (device, inode) = place.rsplit_once(':')?;
+        Some(Self { pid: pid.parse().ok(), device, inode: inode.parse().ok()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOCKS: &str = "1: POSIX  ADVISORY  WRITE 77 08:01:4242 0 EOF\n\
+                         2: FLOCK  ADVISORY  WRITE 123 08:01:4242 0 EOF\n\
+                         2: -> FLOCK  ADVISORY  WRITE 124 08:01:4243 0 EOF\n\
+                         3: FLOCK  ADVISORY  READ 125 08:01:4244 0 EOF\n\
+                         4: FLOCK  ADVISORY  WRITE 126 00:2d:4245 0 EOF\n";
+
+    #[test]
+    fn only_an_exclusive_lock_on_this_very_file_counts() {
+        let device = rustix::fs::makedev(8, 1);
+        let of = |inode, noted| Holder::in_locks(LOCKS, device, inode, noted);
+        assert_eq!(of(4242, None), Holder::Process(Some(123)));
+        assert_eq!(of(4243, None), Holder::Nobody, "it only waits");
+        assert_eq!(of(4244, None), Holder::Nobody, "a shared lock is nobody's of ours");
+        assert_eq!(of(4245, None), Holder::Nobody, "another device");
+        assert_eq!(of(4245, Some(126)), Holder::Process(Some(126)), "overlay shows another device, the note is right");
+    }
+
+    #[test]
+    fn a_lock_that_is_held_is_seen_and_one_given_back_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        assert_eq!(Holder::of(&path), Holder::Nobody, "no file");
+        let file = File::create(&path).unwrap();
+        assert_eq!(Holder::of(&path), Holder::Nobody);
+        file.try_lock().unwrap();
+        assert_eq!(Holder::of(&path), Holder::Process(Some(std::process::id())));
+        drop(file);
+        assert_eq!(Holder::of(&path), Holder::Nobody);
+    }
+}

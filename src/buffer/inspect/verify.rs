@@ -1,0 +1,386 @@
+//! Every checksum of every byte, and every payload decoded: what is damaged, where, and what it costs.
+//!
+//! What a record should have said about the samples before it is known, so a loss is a difference, not a guess. What the
+//! log itself gave up (memory overflowed, a record was never finished) is no damage; nor is anything that an agent is just
+//! writing or removing.
+
+use std::io;
+
+use crate::model::{Interner, Timestamp};
+
+use super::super::codec::Definitions;
+use super::super::durable::{Ending, META_NAME};
+use super::super::endpoint::name_in_cursor;
+use super::super::fs::{Access, EntryKind, Fs as _, RealFs};
+use super::super::pair::Pair;
+use super::super::read::decode;
+use super::super::record::{CODEC_VERSION, Footer, Kind, Seed};
+use super::super::segment::{
+    FILE_HEADER_LEN, FileHeader, Segment, Step, Walk, file_name, parse_skip, read_file_header,
+};
+use super::{Inspection, OtherKind};
+
+/// What is damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DamageKind {
+    /// The header of a segment; what it says stands elsewhere again.
+    FileHeader,
+    /// Bytes where a record should be.
+    RecordHeader,
+    /// The checksum of a record's payload does not fit.
+    Payload,
+    /// A copy of a definition of series; there are two.
+    Definitions,
+    /// The checksum fits and the bytes are no snapshot, or it needs a definition that is lost.
+    Undecodable,
+    /// A segment's totals are missing or contradict its records.
+    Footer,
+    /// Samples between two segments, or after the last, whose file is gone or cut off.
+    Missing,
+    /// The disk does not give the bytes back.
+    Unreadable,
+    /// One of the two files of a cursor or of the log's notes.
+    SmallFile,
+    /// A segment that is of another store, contradicts the others, or holds no record.
+    Foreign,
+}
+
+impl DamageKind {
+    /// As a word, the same in every version.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::FileHeader => "file_header",
+            Self::RecordHeader => "record_header",
+            Self::Payload => "payload",
+            Self::Definitions => "definitions",
+            Self::Undecodable => "undecodable",
+            Self::Footer => "footer",
+            Self::Missing => "missing",
+            Self::Unreadable => "unreadable",
+            Self::SmallFile => "small_file",
+            Self::Foreign => "foreign",
+        }
+    }
+}
+
+/// One damaged place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The file.
+    pub file: String,
+    /// Where in it.
+    pub offset: u64,
+    /// How many bytes are concerned.
+    pub bytes: u64,
+    /// What.
+    pub kind: DamageKind,
+    /// The position of the record, where it is known.
+    pub position: Option<u64>,
+    /// Its instant, where it is known.
+    pub at: Option<Timestamp>,
+    /// Samples that are lost by it.
+    pub samples: u64,
+    /// For people.
+    pub detail: String,
+}
+
+/// What a verification found.
+#[derive(Clone, Debug, Default)]
+pub struct Verdict {
+    /// In order of file and place.
+    pub damages: Vec<Damage>,
+    /// Segments that were read to their end.
+    pub segments: usize,
+    /// Segments that the log removed meanwhile.
+    pub vanished: usize,
+    /// Snapshots that can be read.
+    pub snapshots: u64,
+    /// Samples in them.
+    pub samples: u64,
+    /// Bytes that were read.
+    pub bytes: u64,
+    /// Bytes at the end of files that are a record never finished, or one being written.
+    pub unfinished_bytes: u64,
+    /// Samples the log gave up because memory overflowed while the disk could not be written.
+    pub skipped_samples: u64,
+}
+
+impl Verdict {
+    /// Samples lost by damage.
+    pub fn lost_samples(&self) -> u64 {
+        self.damages.iter().map(|damage| damage.samples).sum()
+    }
+}
+
+impl Inspection {
+    /// Reads and checks everything; `progress` is told the bytes read and the bytes in all.
+    pub fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Verdict {
+        let total = self.known.iter().map(|segment| segment.file_len).sum();
+        let mut check = Check { inspection: self, verdict: Verdict::default(), interner: Interner::default() };
+        let mut done = 0;
+        for (index, segment) in self.known.iter().enumerate() {
+            let mut told = |at: u64| progress(done + at, total);
+            if let Err(error) = check.segment(index, segment, &mut told) {
+                check.failed(segment, &error);
+            }
+            done += segment.file_len;
+            progress(done, total);
+            check.gap_after(index, segment);
+            check.interner.forget_unused();
+        }
+        check.end();
+        check.small_files();
+        check.foreign();
+        check.verdict
+    }
+}
+
+struct Check<'a> {
+    inspection: &'a Inspection,
+    verdict: Verdict,
+    interner: Interner,
+}
+
+/// What is known while stepping through a segment.
+struct Place {
+    /// Where the next record is expected.
+    offset: u64,
+    seq: u64,
+    samples: u64,
+    skipped: u64,
+    footer: Option<(Footer, u64)>,
+}
+
+impl Check<'_> {
+    fn segment(&mut self, index: usize, segment: &Segment, progress: &mut dyn FnMut(u64)) -> io::Result<()> {
+        let file = RealFs.open(&self.inspection.dir().join(file_name(segment.first)), Access::Read)?;
+        let name = file_name(segment.first);
+        let len = RealFs.len(&file)?.min(segment.file_len);
+        if !matches!(read_file_header(&RealFs, &file)?, FileHeader::Ours { .. }) {
+            let detail = "the file's header is damaged; its records say the same again";
+            self.found(&name, (0, FILE_HEADER_LEN), DamageKind::FileHeader, None, 0, detail);
+        }
+        let seed = Seed::new(self.inspection.store_id, segment.first);
+        let walk = || Walk { fs: &RealFs, file: &file, seed, at: FILE_HEADER_LEN, end: len };
+        let definitions = self.definitions(&name, walk())?;
+        let mut walk = walk();
+        let mut place =
+            Place { offset: FILE_HEADER_LEN, seq: segment.first - 1, samples: segment.start, skipped: 0, footer: None };
+        while let Some(step) = walk.step()? {
+            progress(walk.at);
+            if step.header.seq > segment.end.seq {
+                break;
+            }
+            let payload = walk.payload(&step)?;
+            self.record(&name, &step, payload.as_deref(), &definitions, &mut place);
+            place.offset = walk.at;
+        }
+        self.verdict.segments += 1;
+        self.verdict.bytes += len;
+        self.verdict.skipped_samples += place.skipped;
+        self.tail(index, segment, &name, len, &place);
+        Ok(())
+    }
+
+    fn definitions(&mut self, name: &str, mut walk: Walk<'_, RealFs>) -> io::Result<Definitions> {
+        let mut definitions = Definitions::default();
+        while let Some(step) = walk.step()? {
+            if step.header.kind != Kind::Definitions || step.header.codec != CODEC_VERSION {
+                continue;
+            }
+            let read = walk.payload(&step)?.map(|payload| definitions.read(&payload, &mut self.interner));
+            if !matches!(read, Some(Ok(()))) {
+                let detail = "a definition of series is damaged; it stands twice";
+                self.at_step(name, &step, DamageKind::Definitions, 0, detail);
+            }
+        }
+        Ok(definitions)
+    }
+
+    fn record(
+        &mut self,
+        name: &str,
+        step: &Step,
+        payload: Option<&[u8]>,
+        definitions: &Definitions,
+        place: &mut Place,
+    ) {
+        let header = step.header;
+        let carries = matches!(header.kind, Kind::Snapshot | Kind::Skip);
+        let lost = if carries || header.kind == Kind::Footer {
+            header.samples_before.saturating_sub(place.samples)
+        } else {
+            0
+        };
+        if step.offset > place.offset {
+            let bytes = (place.offset, step.offset - place.offset);
+            self.found(name, bytes, DamageKind::RecordHeader, Some(place.seq + 1), lost, "no record can be read here");
+        } else if lost > 0 {
+            let detail = "samples before this record are not in the file";
+            self.found(name, (step.offset, 0), DamageKind::Missing, Some(place.seq + 1), lost, detail);
+        }
+        if header.kind == Kind::Footer {
+            place.samples = place.samples.max(header.samples_before);
+            place.footer = footer_of(step, payload).map(|footer| (footer, step.offset));
+            if place.footer.is_none() {
+                self.at_step(name, step, DamageKind::Footer, 0, "the segment's totals are damaged");
+            }
+            return;
+        }
+        if !carries || header.seq <= place.seq {
+            return;
+        }
+        place.seq = header.seq;
+        place.samples = place.samples.max(header.samples_after());
+        match (header.kind, payload) {
+            (_, None) => {
+                let samples = u64::from(header.samples);
+                self.at_step(name, step, DamageKind::Payload, samples, "the checksum of the record does not fit");
+            }
+            (Kind::Skip, Some(payload)) => {
+                let skipped = parse_skip(payload).unwrap_or(0);
+                place.skipped += skipped;
+                place.samples = place.samples.saturating_add(skipped);
+            }
+            (_, Some(payload)) if decode(definitions, &header, payload).is_some() => {
+                self.verdict.snapshots += 1;
+                self.verdict.samples += u64::from(header.samples);
+            }
+            (_, Some(_)) => {
+                let detail = "the record cannot be decoded: both copies of a definition it needs are damaged";
+                self.at_step(name, step, DamageKind::Undecodable, u64::from(header.samples), detail);
+            }
+        }
+    }
+
+    /// What lies after the last good record.
+    fn tail(&mut self, index: usize, segment: &Segment, name: &str, len: u64, place: &Place) {
+        let is_last = index + 1 == self.inspection.known.len();
+        let closed = self.inspection.meta.is_some_and(|meta| meta.ending == Ending::Closed);
+        let rest = len.saturating_sub(place.offset);
+        if let Some((footer, offset)) = place.footer {
+            let agrees = footer.start == segment.start && footer.last == segment.end.seq && footer.end == place.samples;
+            if !agrees {
+                let bytes = (offset, Footer::RECORD_LEN as u64);
+                self.found(name, bytes, DamageKind::Footer, None, 0, "the segment's totals contradict its records");
+            }
+        } else if is_last && closed && place.skipped == 0 && segment.holes.is_empty() {
+            let detail = "the log was closed and the segment's totals are not there: its end is cut off or damaged";
+            self.found(name, (place.offset, rest), DamageKind::Footer, None, 0, detail);
+            return;
+        }
+        if place.footer.is_some() && rest > 0 {
+            let detail = "bytes behind the segment's totals";
+            self.found(name, (place.offset, rest), DamageKind::RecordHeader, None, 0, detail);
+        } else {
+            self.verdict.unfinished_bytes += rest;
+        }
+    }
+
+    fn gap_after(&mut self, index: usize, segment: &Segment) {
+        let Some(next) = self.inspection.known.get(index + 1) else { return };
+        let lost = next.start.saturating_sub(segment.end.samples);
+        if lost > 0 {
+            let name = file_name(segment.first);
+            let detail = format!("what lies between this segment and {} is gone", file_name(next.first));
+            self.found(&name, (segment.len, 0), DamageKind::Missing, Some(segment.end.seq + 1), lost, &detail);
+        }
+    }
+
+    /// What was given out after the last segment.
+    fn end(&mut self) {
+        let inspection = self.inspection;
+        let last = inspection.known.last().map_or(0, |last| last.end.samples);
+        // Only what the log knew of before the segments were listed: what came since may simply not have been seen.
+        let noted = inspection.meta.map_or(0, |meta| meta.end.samples);
+        let after_last = inspection.between.iter().filter(|hole| hole.start >= last);
+        let gone: u64 = after_last.map(|hole| hole.end.min(noted).saturating_sub(hole.start)).sum();
+        if gone > 0 {
+            let name = inspection.known.last().map_or_else(String::new, |last| file_name(last.first));
+            let detail = "samples that were appended after the last readable record are gone";
+            self.found(&name, (0, 0), DamageKind::Missing, None, gone, detail);
+        }
+    }
+
+    fn small_files(&mut self) {
+        let dir = self.inspection.dir();
+        // One of the two is being overwritten again and again while somebody has the buffer.
+        if self.inspection.holder.may_write() {
+            return;
+        }
+        let entries = RealFs.list(&dir).unwrap_or_default();
+        let mut bases: Vec<_> = entries
+            .iter()
+            .filter(|entry| entry.kind == EntryKind::File)
+            .filter_map(|entry| entry.name.strip_suffix(".0").or_else(|| entry.name.strip_suffix(".1")))
+            .filter(|base| *base == META_NAME || base.starts_with("cursor-") || base.starts_with("state-"))
+            .collect();
+        bases.dedup();
+        bases.sort_unstable();
+        bases.dedup();
+        for base in bases {
+            let loaded = Pair::load(&RealFs, dir.join(base));
+            let detail = match (&loaded.value, loaded.damaged) {
+                (None, _) => "neither of its two files can be read: it starts anew",
+                (Some(value), _) if base.starts_with("cursor-") && name_in_cursor(value).is_none() => {
+                    "it is not a cursor"
+                }
+                (Some(_), Some(_)) => "one of its two files is damaged: it may be a step behind",
+                (Some(_), None) => continue,
+            };
+            self.found(base, (0, 0), DamageKind::SmallFile, None, 0, detail);
+        }
+    }
+
+    fn foreign(&mut self) {
+        let foreign = self.inspection.others.iter().filter(|other| other.kind == OtherKind::ForeignSegment);
+        for other in foreign {
+            let detail = "not a segment of this log that can be read: of another store, damaged, or without a record";
+            self.verdict.damages.push(Damage {
+                file: other.name.clone(),
+                offset: 0,
+                bytes: other.bytes,
+                kind: DamageKind::Foreign,
+                position: None,
+                at: None,
+                samples: 0,
+                detail: detail.to_owned(),
+            });
+        }
+    }
+
+    fn failed(&mut self, segment: &Segment, error: &io::Error) {
+        if error.kind() == io::ErrorKind::NotFound {
+            self.verdict.vanished += 1;
+            return;
+        }
+        let samples = segment.readable_after(0);
+        let detail = format!("the file cannot be read: {error}");
+        self.found(&file_name(segment.first), (0, segment.file_len), DamageKind::Unreadable, None, samples, &detail);
+    }
+
+    fn at_step(&mut self, name: &str, step: &Step, kind: DamageKind, samples: u64, detail: &str) {
+        let bytes = (step.offset, step.header.record_len());
+        self.found(name, bytes, kind, Some(step.header.seq), samples, detail);
+        if let Some(damage) = self.verdict.damages.last_mut() {
+            damage.at = Some(step.header.at);
+        }
+    }
+
+    fn found(
+        &mut self,
+        name: &str,
+        (offset, bytes): (u64, u64),
+        kind: DamageKind,
+        position: Option<u64>,
+        samples: u64,
+        detail: &str,
+    ) {
+        let (file, detail) = (name.to_owned(), detail.to_owned());
+        self.verdict.damages.push(Damage { file, offset, bytes, kind, position, at: None, samples, detail });
+    }
+}
+
+fn footer_of(step: &Step, payload: Option<&[u8]>) -> Option<Footer> {
+    Footer::from_parts(&step.header, payload?)
+}
