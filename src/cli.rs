@@ -4,6 +4,7 @@
 
 mod buffer;
 mod check;
+mod decode;
 mod demo;
 mod once;
 mod receive;
@@ -77,6 +78,8 @@ enum Command {
     /// Look into the buffer, check it, carry its samples away, send or drop them
     #[command(subcommand)]
     Buffer(buffer::Command),
+    /// Print a captured remote-write request body
+    Decode(decode::Options),
 }
 
 /// Where the configuration comes from.
@@ -110,6 +113,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Demo(options) => demo::main(&options),
         Command::Receive(options) => receive::main(&options),
         Command::Buffer(command) => buffer::main(&command),
+        Command::Decode(options) => decode::main(&options),
     }
     .unwrap_or_else(|exit| exit)
     .into()

@@ -22,8 +22,12 @@ pub mod staleness;
 pub mod telemetry;
 pub mod web;
 
-/// Generated from `proto/` by `build.rs`.
-#[allow(missing_docs, unreachable_pub, clippy::pedantic)]
+/// Generated from `proto/` by `build.rs`. Whole requests are written and read field by field, so some of it serves tests only.
+#[allow(dead_code, missing_docs, unreachable_pub, clippy::pedantic)]
 pub(crate) mod proto {
     include!(concat!(env!("OUT_DIR"), "/prometheus.rs"));
+
+    pub(crate) mod v2 {
+        include!(concat!(env!("OUT_DIR"), "/io.prometheus.write.v2.rs"));
+    }
 }

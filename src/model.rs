@@ -6,12 +6,19 @@
 //!
 //! Nothing in here does I/O, knows a clock, or names another module of this crate.
 
+mod exemplar;
+mod histogram;
 mod labels;
 mod series;
 mod snapshot;
 mod target;
 mod timestamp;
 
+pub use exemplar::Exemplar;
+pub use histogram::{
+    BucketCounts, BucketSpan, CUSTOM_BUCKETS_SCHEMA, HistogramError, HistogramParts, HistogramSample, NativeHistogram,
+    ResetHint,
+};
 pub use labels::{Label, LabelError, Labels, LabelsBuilder, is_label_name, is_metric_name, sanitise_label_name};
 pub use series::{Interner, Metadata, MetricKind, Series};
 pub use snapshot::{Sample, Snapshot, Value};

@@ -1,4 +1,4 @@
-//! A remote-write 1.0 receiver: for `outhaul receive`, the demo, and tests.
+//! A remote-write receiver for versions 1.0 and 2.0: for `outhaul receive`, the demo, and tests.
 //!
 //! It takes what the specification allows and says no to the rest with the status that says why, so that it stands in for
 //! a real receiver. Whatever it is sent, it does not panic and holds no more than a request's worth per connection. What
@@ -14,14 +14,14 @@ use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use self::line::CuttableListener;
 pub use self::line::Line;
-pub use self::print::print;
-use crate::encode::v1::{self, DecodeError, Decoded};
+pub use self::print::{json, print};
+use crate::encode::{self, Compression, Decoded, Message};
 
 /// The largest request, compressed and unpacked alike: the limit of Prometheus' own receiver (storage/remote, 3.x).
 pub const REQUEST_BYTES_MAX: usize = 32 << 20;
@@ -42,7 +42,8 @@ pub async fn serve(
     axum::serve(CuttableListener::new(listener, line), router).with_graceful_shutdown(until).await
 }
 
-type Answer = (StatusCode, String);
+/// A status, what remote-write 2.0 wants said beside it, and a text.
+type Answer = (StatusCode, HeaderMap, String);
 
 async fn receive(
     State(taken): State<mpsc::Sender<Decoded>>,
@@ -50,45 +51,78 @@ async fn receive(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Answer {
-    if method != Method::POST {
-        return (StatusCode::METHOD_NOT_ALLOWED, "remote-write is a POST".to_owned());
-    }
-    if let Err(answer) = check_headers(&headers) {
-        return answer;
-    }
-    let body = match body {
-        Ok(body) => body,
-        Err(rejection) => return (rejection.status(), rejection.body_text()),
-    };
-    let decoded = match v1::decode(&body, REQUEST_BYTES_MAX) {
-        Ok(decoded) => decoded,
-        Err(error @ DecodeError::TooLarge { .. }) => return (StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
-        Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()),
-    };
-    match taken.send(decoded).await {
-        Ok(()) => (StatusCode::NO_CONTENT, String::new()),
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the receiver is stopping".to_owned()),
+    match take(&taken, &method, &headers, body).await {
+        Ok(written) => (StatusCode::NO_CONTENT, written, String::new()),
+        Err((status, text)) => (status, HeaderMap::new(), text),
     }
 }
 
-/// The two headers that say what the body is (remote-write 1.0, "Protocol").
-fn check_headers(headers: &HeaderMap) -> Result<(), Answer> {
-    let value = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("").trim();
-    let encoding = value(CONTENT_ENCODING);
-    if !encoding.eq_ignore_ascii_case("snappy") {
-        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("content-encoding must be snappy, not {encoding:?}")));
+/// Why a request is refused.
+type Refusal = (StatusCode, String);
+
+async fn take(
+    taken: &mpsc::Sender<Decoded>,
+    method: &Method,
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<HeaderMap, Refusal> {
+    if method != Method::POST {
+        return Err((StatusCode::METHOD_NOT_ALLOWED, "remote-write is a POST".to_owned()));
     }
-    let mut parts = value(CONTENT_TYPE).split(';').map(str::trim);
-    let is_protobuf = parts.next().is_some_and(|media| media.eq_ignore_ascii_case("application/x-protobuf"));
-    let is_v1 = parts.all(|parameter| match parameter.split_once('=') {
-        Some((name, message)) => !name.eq_ignore_ascii_case("proto") || message == "prometheus.WriteRequest",
-        None => true,
-    });
-    if is_protobuf && is_v1 {
-        return Ok(());
+    let (message, compression) = (message(headers)?, compression(headers)?);
+    let body = body.map_err(|rejection| (rejection.status(), rejection.body_text()))?;
+    let decoded = encode::decode(&body, message, compression, REQUEST_BYTES_MAX).map_err(|error| {
+        let status = if error.is_too_large() { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::BAD_REQUEST };
+        (status, error.to_string())
+    })?;
+    let written = written(message, &decoded);
+    let gone = |_| (StatusCode::SERVICE_UNAVAILABLE, "the receiver is stopping".to_owned());
+    taken.send(decoded).await.map(|()| written).map_err(gone)
+}
+
+fn header(headers: &HeaderMap, name: HeaderName) -> &str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("").trim()
+}
+
+fn compression(headers: &HeaderMap) -> Result<Compression, Refusal> {
+    let encoding = header(headers, CONTENT_ENCODING);
+    Compression::from_content_encoding(encoding).ok_or_else(|| {
+        (StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("content-encoding must be snappy or zstd, not {encoding:?}"))
+    })
+}
+
+/// Which message the `Content-Type` announces (remote-write 2.0, "Protocol").
+///
+/// As Prometheus does (`storage/remote`, `ParseProtoMsg`), a parameter counts only when its name is `proto` without a
+/// space before it, and without one the message is that of 1.0.
+fn message(headers: &HeaderMap) -> Result<Message, Refusal> {
+    let content_type = header(headers, CONTENT_TYPE);
+    let mut parts = content_type.split(';');
+    let is_protobuf = parts.next().is_some_and(|media| media.trim().eq_ignore_ascii_case("application/x-protobuf"));
+    let mut named = parts.filter_map(|parameter| parameter.strip_prefix("proto="));
+    let message = named.next().map_or(Some(Message::V1), Message::from_name);
+    message.filter(|_| is_protobuf).ok_or_else(|| {
+        let text = format!(
+            "content-type must be application/x-protobuf with proto={} or proto={} or none, not {content_type:?}",
+            Message::V1.name(),
+            Message::V2.name()
+        );
+        (StatusCode::UNSUPPORTED_MEDIA_TYPE, text)
+    })
+}
+
+/// How much was taken, which a sender of 2.0 must be told (remote-write 2.0, "Required Written Response Headers").
+fn written(message: Message, decoded: &Decoded) -> HeaderMap {
+    if message == Message::V1 {
+        return HeaderMap::new();
     }
-    let text = "content-type must be application/x-protobuf with proto=prometheus.WriteRequest or none".to_owned();
-    Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, text))
+    let tally = decoded.tally();
+    let counts = [
+        ("x-prometheus-remote-write-samples-written", tally.samples),
+        ("x-prometheus-remote-write-histograms-written", tally.histograms),
+        ("x-prometheus-remote-write-exemplars-written", tally.exemplars),
+    ];
+    counts.into_iter().map(|(name, count)| (HeaderName::from_static(name), HeaderValue::from(count))).collect()
 }
 
 #[cfg(test)]
@@ -99,7 +133,7 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::*;
-    use crate::encode::Part;
+    use crate::encode::{Encoder, Format, Part};
     use crate::model::{Labels, Metadata, MetricKind, Sample, Series, Timestamp, Value};
     use crate::ship::install_crypto_provider;
 
@@ -137,11 +171,16 @@ mod tests {
         }
     }
 
-    fn body() -> Bytes {
+    fn body_of(message: Message, compression: Compression) -> Bytes {
         let labels = Labels::builder().with("__name__", "up").build().unwrap();
         let series = Arc::new(Series::new(labels, Arc::new(Metadata::of("up", MetricKind::Gauge, ""))));
         let samples = [Sample::new(series, Value::STALE)];
-        v1::write_request([Part { at: Timestamp::from_millis(5), samples: &samples }], &Labels::empty()).bytes
+        let parts = [Part::new(Timestamp::from_millis(5), &samples)];
+        Encoder::new(Labels::empty(), None).encode(&parts, Format::new(message, compression)).bytes
+    }
+
+    fn body() -> Bytes {
+        body_of(Message::V1, Compression::Snappy)
     }
 
     const V1: &str = "application/x-protobuf";
@@ -162,12 +201,47 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn version_2_is_told_how_much_was_written_and_version_1_is_not() {
+        let mut rig = start().await;
+        for (message, compression, written) in [
+            (Message::V2, Compression::Snappy, Some(["1", "0", "0"])),
+            (Message::V2, Compression::Zstd, Some(["1", "0", "0"])),
+            (Message::V1, Compression::Zstd, None),
+        ] {
+            let request = rig.client.post(&rig.url).body(body_of(message, compression));
+            let request = request.header("content-type", message.content_type());
+            let answer = request.header("content-encoding", compression.content_encoding()).send().await.unwrap();
+            assert_eq!(answer.status().as_u16(), 204);
+            let said = ["samples", "histograms", "exemplars"].map(|what| {
+                let header = answer.headers().get(format!("X-Prometheus-Remote-Write-{what}-Written"));
+                header.map(|value| value.to_str().unwrap().to_owned())
+            });
+            assert_eq!(
+                said,
+                written.map_or([None; 3], |counts| counts.map(Some)).map(|count| count.map(str::to_owned))
+            );
+            let decoded = rig.taken.recv().await.unwrap();
+            assert_eq!(decoded.series[0].samples, [(Timestamp::from_millis(5), Value::STALE)]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_parameter_behind_a_space_is_not_seen_as_in_prometheus() {
+        let mut rig = start().await;
+        let spaced = "application/x-protobuf; proto=io.prometheus.write.v2.Request";
+        assert_eq!(rig.post(spaced, "snappy", body_of(Message::V2, Compression::Snappy)).await.unwrap(), 204);
+        assert_eq!(rig.taken.recv().await.unwrap(), Decoded::default(), "a 2.0 message read as 1.0 holds nothing");
+    }
+
+    #[tokio::test]
     async fn what_cannot_be_taken_is_refused_with_the_reason() {
         let rig = start().await;
         for (content_type, encoding, body, status) in [
             (V1, "gzip", body(), 415),
             ("application/json", "snappy", body(), 415),
-            ("application/x-protobuf;proto=io.prometheus.write.v2.Request", "snappy", body(), 415),
+            ("application/x-protobuf;proto=io.prometheus.write.v3.Request", "snappy", body(), 415),
+            (Message::V2.content_type(), "snappy", body(), 400),
+            (Message::V2.content_type(), "zstd", body(), 400),
             (V1, "snappy", Bytes::from_static(b"garbage"), 400),
             (V1, "snappy", Bytes::from_static(&[0xff, 0xff, 0xff, 0xff, 0x0f]), 413),
             (V1, "snappy", Bytes::new(), 400),

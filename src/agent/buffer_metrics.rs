@@ -9,6 +9,10 @@ use crate::buffer::{EndpointStatus, QuarantineStatus, Status};
 use crate::model::Timestamp;
 use crate::telemetry::Registry;
 
+/// Families whose counters are older than the process.
+pub(super) const OLDER: &[&str] = &[LEDGER];
+const LEDGER: &str = "outhaul_ledger_samples_total";
+
 /// The mirror.
 pub(super) struct BufferMetrics {
     used_bytes: Gauge,
@@ -90,7 +94,7 @@ impl BufferMetrics {
             sync_longest_seconds: gauge("outhaul_buffer_sync_longest_seconds", "The longest of them since start."),
             sync_seconds: registry.sum("outhaul_buffer_sync_seconds_total", "Time spent forcing bytes to the disk."),
             ledger: registry.counters(
-                "outhaul_ledger_samples_total",
+                LEDGER,
                 "What became of the samples of this endpoint's buffer: appended = delivered + refused + expired + corrupt + evicted_* + outhaul_ledger_pending_samples.",
                 &["remote_name", "fate"],
             ),

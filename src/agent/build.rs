@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::buffer_metrics::BufferMetrics;
+use super::buffer_metrics::{self, BufferMetrics};
 use super::{Agent, AgentError, Watches};
 use crate::buffer::{self, Buffer, EndpointId};
 use crate::clock::Clock;
@@ -46,7 +46,8 @@ impl Agent {
         let (sources, readers) = sources(&config, &buffer, &clock, &registry, &target, recorded_until).await?;
         let (latest, latest_view) = watch::channel(Arc::new(Snapshot::new(Timestamp::MIN, Vec::new())));
         let own = |registry: &Registry, metrics: Arc<BufferMetrics>, buffer: Buffer| {
-            OwnSource::new(registry.clone(), target.clone(), Box::new(move || metrics.observe(&buffer.status())))
+            let refresh = Box::new(move || metrics.observe(&buffer.status()));
+            OwnSource::new(registry.clone(), target.clone(), refresh).started(clock.now(), buffer_metrics::OLDER)
         };
         let metrics = Arc::new(BufferMetrics::new(&registry));
         build_info(&registry);

@@ -8,15 +8,18 @@
 //! series into strings of their own, which costs more than all the rest. [`decode`] goes through the generated structs,
 //! so each proves the other.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
-
 use bytes::Bytes;
 use prost::Message;
-use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
-use super::Part;
-use crate::model::{Label, LabelError, Labels, Metadata, MetricKind, Series, Timestamp, Value, is_metric_name};
+use super::compress::Packer;
+use super::dictionary::{Dictionary, Identity};
+use super::points::{Chain, Kind, Point};
+use super::wire::{
+    delimited_len, fixed64_len, int64, varint_len, write_delimited, write_fixed64, write_text, write_varint,
+};
+use super::{Compression, Encoder, Format, Part, histogram};
+pub use super::{DecodeError, Decoded, DecodedSeries};
+use crate::model::{Exemplar, Label, Labels, Metadata, NativeHistogram, Value, is_label_name, is_metric_name};
 use crate::proto;
 
 /// A request body and what is in it.
@@ -35,115 +38,102 @@ mod field {
     pub(super) const TIMESERIES: u32 = 1;
     pub(super) const LABELS: u32 = 1;
     pub(super) const SAMPLES: u32 = 2;
+    pub(super) const EXEMPLARS: u32 = 3;
+    pub(super) const HISTOGRAMS: u32 = 4;
     pub(super) const NAME: u32 = 1;
     pub(super) const LABEL_VALUE: u32 = 2;
     pub(super) const SAMPLE_VALUE: u32 = 1;
-    pub(super) const TIMESTAMP: u32 = 2;
+    pub(super) const SAMPLE_TIMESTAMP: u32 = 2;
+    pub(super) const EXEMPLAR_VALUE: u32 = 2;
+    pub(super) const EXEMPLAR_TIMESTAMP: u32 = 3;
 }
 
-/// Every field number above is below 16, so its key is one byte.
-const KEY_BYTES: usize = 1;
-const FIXED64_BYTES: usize = 8;
-
-/// The request that carries `parts`, which are given oldest first; a series in several of them becomes one `TimeSeries`.
-///
-/// `external_labels` are added where a series lacks them.
+/// The request that carries `parts`, made by an [`Encoder`] that lives for one request.
 pub fn write_request<'a>(parts: impl IntoIterator<Item = Part<'a>>, external_labels: &Labels) -> Body {
-    let mut message = Vec::new();
-    let (mut entries, mut unsendable) = (0, 0);
-    for (series, points) in join(parts) {
-        let labels = series.labels().with_defaults(external_labels);
-        if super::is_portable(&labels) {
-            write_series(&mut message, &labels, &points);
-            entries += points.len();
-        } else {
-            unsendable += points.len();
-        }
-    }
-    Body { bytes: compress(&message), entries, unsendable }
-}
-
-type Point = (Timestamp, Value);
-
-/// The samples by series, in the order in which the series first appear.
-fn join<'a>(parts: impl IntoIterator<Item = Part<'a>>) -> Vec<(&'a Series, Vec<Point>)> {
-    let mut joined: Vec<(&Series, Vec<Point>)> = Vec::new();
-    let mut seen: HashMap<&Labels, usize> = HashMap::new();
-    for (ordinal, part) in parts.into_iter().enumerate() {
-        if ordinal == 1 {
-            // The first part holds no series twice, so a request with one instant never pays for the index.
-            seen.extend(joined.iter().enumerate().map(|(at, (series, _))| (series.labels(), at)));
-        }
-        for sample in part.samples {
-            let point = (part.at, sample.value);
-            if let Some(&at) = seen.get(sample.series.labels()) {
-                joined[at].1.push(point);
-                continue;
-            }
-            if ordinal > 0 {
-                seen.insert(sample.series.labels(), joined.len());
-            }
-            joined.push((&sample.series, vec![point]));
-        }
-    }
-    joined
-}
-
-fn write_series(message: &mut Vec<u8>, labels: &Labels, points: &[Point]) {
-    let labels_len: usize = labels.iter().map(|label| delimited_len(label_len(label))).sum();
-    let points_len: usize = points.iter().map(|point| delimited_len(point_len(*point))).sum();
-    write_delimited(message, field::TIMESERIES, labels_len + points_len);
-    for label in labels {
-        write_delimited(message, field::LABELS, label_len(label));
-        write_text(message, field::NAME, &label.name);
-        write_text(message, field::LABEL_VALUE, &label.value);
-    }
-    for &point in points {
-        write_delimited(message, field::SAMPLES, point_len(point));
-        let (at, value) = (wire_timestamp(point.0), point.1.bits());
-        // proto3 leaves a zero out. Zero here means the bits of +0.0; -0.0 is another value and is written.
-        if value != 0 {
-            encode_key(field::SAMPLE_VALUE, WireType::SixtyFourBit, message);
-            message.extend_from_slice(&value.to_le_bytes());
-        }
-        if at != 0 {
-            encode_key(field::TIMESTAMP, WireType::Varint, message);
-            encode_varint(at, message);
-        }
+    let parts: Vec<Part> = parts.into_iter().collect();
+    let format = Format::new(super::Message::V1, Compression::Snappy);
+    let body = Encoder::new(external_labels.clone(), None).encode(&parts, format);
+    Body {
+        bytes: body.bytes,
+        entries: body.sent.samples,
+        unsendable: body.unsendable.samples + body.duplicates.samples,
     }
 }
 
-fn label_len(label: &Label) -> usize {
-    delimited_len(label.name.len()) + delimited_len(label.value.len())
+/// A label as a field of a `TimeSeries`; of an exemplar too, whose field has the same number.
+pub(super) fn label_field(label: &Label) -> Vec<u8> {
+    let len = delimited_len(field::NAME, label.name.len()) + delimited_len(field::LABEL_VALUE, label.value.len());
+    let mut out = Vec::with_capacity(delimited_len(field::LABELS, len));
+    write_delimited(&mut out, field::LABELS, len);
+    write_text(&mut out, field::NAME, &label.name);
+    write_text(&mut out, field::LABEL_VALUE, &label.value);
+    out
 }
 
-fn point_len((at, value): Point) -> usize {
-    let value_len = if value.bits() == 0 { 0 } else { KEY_BYTES + FIXED64_BYTES };
-    let at = wire_timestamp(at);
-    value_len + if at == 0 { 0 } else { KEY_BYTES + encoded_len_varint(at) }
+/// One `TimeSeries` whose fields are in `entry`.
+pub(super) fn write_series(message: &mut Vec<u8>, entry: &[u8]) {
+    write_delimited(message, field::TIMESERIES, entry.len());
+    message.extend_from_slice(entry);
 }
 
-/// protobuf's `int64` is the two's complement as an unsigned varint (protobuf encoding, "Signed Integers").
-fn wire_timestamp(at: Timestamp) -> u64 {
-    at.millis().cast_unsigned()
+/// The fields of one `TimeSeries`, with the points of one kind at the beginning of `points`.
+pub(super) fn write_entry(
+    out: &mut Vec<u8>,
+    dictionary: &Dictionary,
+    identity: &Identity,
+    points: Chain,
+    exemplars: Chain,
+) {
+    for &pair in &*identity.pairs {
+        out.extend_from_slice(&dictionary.pair(pair).v1);
+    }
+    if points.next_kind() == Some(Kind::Sample) {
+        points.samples().for_each(|point| write_sample(out, point));
+    }
+    exemplars.exemplars().for_each(|exemplar| write_exemplar(out, exemplar));
+    if points.next_kind() == Some(Kind::Histogram) {
+        points.histograms().for_each(|point| write_histogram(out, point));
+    }
 }
 
-fn delimited_len(len: usize) -> usize {
-    KEY_BYTES + encoded_len_varint(len as u64) + len
+fn write_sample(out: &mut Vec<u8>, point: Point<Value>) {
+    let at = int64(point.at);
+    let len = fixed64_len(field::SAMPLE_VALUE, point.what) + varint_len(field::SAMPLE_TIMESTAMP, at);
+    write_delimited(out, field::SAMPLES, len);
+    write_fixed64(out, field::SAMPLE_VALUE, point.what);
+    write_varint(out, field::SAMPLE_TIMESTAMP, at);
 }
 
-fn write_delimited(message: &mut Vec<u8>, field: u32, len: usize) {
-    encode_key(field, WireType::LengthDelimited, message);
-    encode_varint(len as u64, message);
+fn write_exemplar(out: &mut Vec<u8>, exemplar: &Exemplar) {
+    let labels: Vec<u8> = exemplar.labels.iter().flat_map(label_field).collect();
+    let (value, at) = (exemplar.value, int64(exemplar.at));
+    let numbers = fixed64_len(field::EXEMPLAR_VALUE, value) + varint_len(field::EXEMPLAR_TIMESTAMP, at);
+    write_delimited(out, field::EXEMPLARS, labels.len() + numbers);
+    out.extend_from_slice(&labels);
+    write_fixed64(out, field::EXEMPLAR_VALUE, value);
+    write_varint(out, field::EXEMPLAR_TIMESTAMP, at);
 }
 
-fn write_text(message: &mut Vec<u8>, field: u32, text: &str) {
-    write_delimited(message, field, text.len());
-    message.extend_from_slice(text.as_bytes());
+fn write_histogram(out: &mut Vec<u8>, point: Point<&NativeHistogram>) {
+    let mut fields = Vec::new();
+    histogram::write_fields(&mut fields, point, None);
+    write_delimited(out, field::HISTOGRAMS, fields.len());
+    out.extend_from_slice(&fields);
+}
+
+/// Whether an exemplar's labels have names within the old pattern.
+pub(super) fn is_exemplar_portable(labels: &Labels) -> bool {
+    labels.iter().all(|label| is_label_name(&label.name))
 }
 
 /// A request that carries types and help texts only, as Prometheus sends them with remote-write 1.0: apart from samples.
 pub fn metadata_request<'a>(families: impl IntoIterator<Item = &'a Metadata>) -> Body {
+    let (message, entries, unsendable) = metadata_message(families);
+    Body { bytes: Packer::new().pack(&message, Compression::Snappy), entries, unsendable }
+}
+
+/// The same before compression, with how many families are in it and how many are left out.
+pub(super) fn metadata_message<'a>(families: impl IntoIterator<Item = &'a Metadata>) -> (Vec<u8>, usize, usize) {
     let mut request = proto::WriteRequest::default();
     let mut unsendable = 0;
     for metadata in families {
@@ -158,99 +148,27 @@ pub fn metadata_request<'a>(families: impl IntoIterator<Item = &'a Metadata>) ->
             unit: metadata.unit.to_string(),
         });
     }
-    Body { bytes: compress(&request.encode_to_vec()), entries: request.metadata.len(), unsendable }
+    (request.encode_to_vec(), request.metadata.len(), unsendable)
 }
 
-/// Snappy's block format (remote-write 1.0, "Protocol": "the framed format MUST NOT be used").
-fn compress(message: &[u8]) -> Bytes {
-    // Fails only from 4 GiB on, which `max_samples_per_send` keeps out of reach.
-    let compressed = snap::raw::Encoder::new().compress_vec(message);
-    compressed.unwrap_or_else(|error| panic!("BUG: a request too large for snappy: {error}")).into()
-}
-
-/// What a body held.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Decoded {
-    /// Each series with its samples, in the order of the body.
-    pub series: Vec<DecodedSeries>,
-    /// Types and help texts.
-    pub metadata: Vec<Metadata>,
-}
-
-/// One `TimeSeries`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DecodedSeries {
-    /// Sorted, unique, nothing empty.
-    pub labels: Labels,
-    /// In the order of the body.
-    pub samples: Vec<(Timestamp, Value)>,
-}
-
-/// Why a body is not a remote-write 1.0 request.
-#[derive(Debug, thiserror::Error)]
-pub enum DecodeError {
-    /// More than the caller allows.
-    #[error("the body says it unpacks to {claimed} bytes; at most {allowed} are accepted")]
-    TooLarge {
-        /// What the snappy header says.
-        claimed: usize,
-        /// What the caller allows.
-        allowed: usize,
-    },
-    /// Not a snappy block.
-    #[error("the body is not a snappy block: {0}")]
-    Compression(#[from] snap::Error),
-    /// Not the protobuf message.
-    #[error("the body is not a prometheus.WriteRequest: {0}")]
-    Protobuf(#[from] prost::DecodeError),
-    /// A label set against the specification ("Labels").
-    #[error("a series breaks the rules for labels: {0}")]
-    Labels(#[from] LabelError),
-}
-
-/// Reads a body that anybody may have sent.
-///
-/// The size in the snappy header is checked before anything is allocated for it. The structs it becomes take up to about
-/// 25 times `max_message_bytes` for the most hostile message.
+/// Reads a snappy body that anybody may have sent; see [`super::decode`].
 ///
 /// # Errors
 /// When the body is too large, is not what it should be, or breaks the rules for labels.
 pub fn decode(body: &[u8], max_message_bytes: usize) -> Result<Decoded, DecodeError> {
-    let claimed = snap::raw::decompress_len(body)?;
-    if claimed > max_message_bytes {
-        return Err(DecodeError::TooLarge { claimed, allowed: max_message_bytes });
-    }
-    let message = snap::raw::Decoder::new().decompress_vec(body)?;
-    let request = proto::WriteRequest::decode(message.as_slice())?;
-    let series = request.timeseries.into_iter().map(decode_series).collect::<Result<_, _>>()?;
-    Ok(Decoded { series, metadata: request.metadata.into_iter().map(decode_metadata).collect() })
-}
-
-fn decode_series(series: proto::TimeSeries) -> Result<DecodedSeries, LabelError> {
-    let labels = series.labels.into_iter().map(|label| Label { name: label.name.into(), value: label.value.into() });
-    let labels = Labels::from_sorted(labels.collect())?;
-    let samples = series.samples.into_iter();
-    let samples = samples.map(|sample| (Timestamp::from_millis(sample.timestamp), Value::from_bits(sample.value)));
-    Ok(DecodedSeries { labels, samples: samples.collect() })
-}
-
-fn decode_metadata(metadata: proto::MetricMetadata) -> Metadata {
-    Metadata {
-        kind: u8::try_from(metadata.r#type).map_or(MetricKind::Unknown, MetricKind::from_number),
-        family: Cow::Owned(metadata.metric_family_name),
-        help: Cow::Owned(metadata.help),
-        unit: Cow::Owned(metadata.unit),
-    }
+    super::decode(body, super::Message::V1, Compression::Snappy, max_message_bytes)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
     use std::sync::Arc;
 
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{Sample, Snapshot};
+    use crate::encode::UnpackError;
+    use crate::model::{LabelError, MetricKind, Sample, Series, Snapshot, Timestamp};
 
     const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
@@ -265,6 +183,10 @@ mod tests {
     fn snapshot(at: i64, samples: &[(&Arc<Series>, Value)]) -> Snapshot {
         let samples = samples.iter().map(|(series, value)| Sample::new(Arc::clone(series), *value));
         Snapshot::new(Timestamp::from_millis(at), samples.collect())
+    }
+
+    fn compress(message: &[u8]) -> Bytes {
+        Packer::new().pack(message, Compression::Snappy)
     }
 
     fn message(body: &Body) -> Vec<u8> {
@@ -310,7 +232,7 @@ mod tests {
         let body = write_request([&first, &second, &third].map(Part::from), &Labels::empty());
         assert_eq!(body.entries, 4);
         let decoded = decode(&body.bytes, MESSAGE_BYTES_MAX).unwrap();
-        let points = |pairs: &[(i64, f64)]| -> Vec<Point> {
+        let points = |pairs: &[(i64, f64)]| -> Vec<(Timestamp, Value)> {
             pairs.iter().map(|(at, value)| (Timestamp::from_millis(*at), Value::new(*value))).collect()
         };
         assert_eq!(decoded.series.len(), 2);
@@ -356,13 +278,13 @@ mod tests {
     #[test]
     fn a_claimed_size_is_checked_before_it_is_believed() {
         let four_gib = [0xff, 0xff, 0xff, 0xff, 0x0f];
-        assert!(matches!(decode(&four_gib, MESSAGE_BYTES_MAX), Err(DecodeError::TooLarge { .. })));
+        assert!(matches!(decode(&four_gib, MESSAGE_BYTES_MAX), Err(DecodeError::Unpack(UnpackError::TooLarge { .. }))));
     }
 
     #[test]
     fn a_label_set_against_the_rules_is_refused() {
         let label = |name: &str| proto::Label { name: name.into(), value: "x".into() };
-        let series = proto::TimeSeries { labels: vec![label("b"), label("a")], samples: Vec::new() };
+        let series = proto::TimeSeries { labels: vec![label("b"), label("a")], ..proto::TimeSeries::default() };
         let request = proto::WriteRequest { timeseries: vec![series], metadata: Vec::new() };
         let body = compress(&request.encode_to_vec());
         assert!(matches!(decode(&body, MESSAGE_BYTES_MAX), Err(DecodeError::Labels(LabelError::Unsorted(_)))));

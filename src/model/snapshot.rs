@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Series, Timestamp};
+use super::{Exemplar, HistogramSample, Series, Timestamp};
 
 /// A sample's value as the bits of an IEEE 754 double.
 ///
@@ -86,12 +86,16 @@ pub struct Snapshot {
     pub at: Timestamp,
     /// What.
     pub samples: Vec<Sample>,
+    /// What is a distribution rather than a number.
+    pub histograms: Vec<HistogramSample>,
+    /// Examples of what was counted, of series that stand in this snapshot.
+    pub exemplars: Vec<Exemplar>,
 }
 
 impl Snapshot {
     /// `samples` at one instant; no series may stand in them twice.
     pub fn new(at: Timestamp, samples: Vec<Sample>) -> Self {
-        Self { at, samples }
+        Self { at, samples, histograms: Vec::new(), exemplars: Vec::new() }
     }
 }
 

@@ -163,7 +163,7 @@ impl Shipper {
         while !rest.is_empty() {
             let (part, after) = rest.split_at(rest.len().min(self.part_size.current()));
             let count = part.len() as u64;
-            match self.settle(Part { at: snapshot.at, samples: part }, shutdown).await {
+            match self.settle(Part::new(snapshot.at, part), shutdown).await {
                 Settled::Delivered { unsendable } => {
                     fates.delivered += count - unsendable as u64;
                     fates.refused += unsendable as u64;

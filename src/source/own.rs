@@ -17,6 +17,10 @@ pub struct OwnSource {
     registry: Registry,
     target: Target,
     refresh: Box<dyn Fn() + Send>,
+    /// When everything in the registry was zero.
+    start: Option<Timestamp>,
+    /// Families for which that is not so.
+    older: &'static [&'static str],
     interner: Interner,
     metadata: HashMap<String, Arc<Metadata>>,
 }
@@ -24,7 +28,21 @@ pub struct OwnSource {
 impl OwnSource {
     /// Tells the numbers of `registry` under the labels of `target`; `refresh` is called before each reading.
     pub fn new(registry: Registry, target: Target, refresh: Box<dyn Fn() + Send>) -> Self {
-        Self { registry, target, refresh, interner: Interner::default(), metadata: HashMap::new() }
+        Self {
+            registry,
+            target,
+            refresh,
+            start: None,
+            older: &[],
+            interner: Interner::default(),
+            metadata: HashMap::new(),
+        }
+    }
+
+    /// The same, of a registry in which everything was zero at `start` but the families `older`, which go on from before.
+    #[must_use]
+    pub fn started(self, start: Timestamp, older: &'static [&'static str]) -> Self {
+        Self { start: Some(start), older, ..self }
     }
 
     /// The numbers as they are now.
@@ -41,6 +59,8 @@ impl OwnSource {
     fn family(&mut self, family: &MetricFamily, samples: &mut Vec<Sample>) {
         let metadata = self.metadata_of(family);
         let name = family.name();
+        let counts = matches!(metadata.kind, MetricKind::Counter | MetricKind::Histogram);
+        let start = self.start.filter(|_| counts && !self.older.contains(&name));
         for metric in family.get_metric() {
             let labels = |name: &str| {
                 metric
@@ -50,7 +70,7 @@ impl OwnSource {
             };
             let mut push = |labels: LabelsBuilder, number: f64| {
                 let series = self.interner.intern(labels.build_lossy(), &metadata);
-                samples.push(Sample::new(series, Value::new(number)));
+                samples.push(Sample { series, value: Value::new(number), start });
             };
             match family.get_field_type() {
                 MetricType::COUNTER => push(labels(name), metric.get_counter().get_value()),
@@ -134,6 +154,9 @@ mod tests {
             format!("h_seconds_count{{{host}}} 1.0"),
         ];
         assert_eq!(told, expected);
+        let mut own = own.started(Timestamp::from_millis(7), &["h_seconds"]);
+        let starts: Vec<Option<Timestamp>> = own.samples().iter().map(|sample| sample.start).collect();
+        assert_eq!(starts, [Some(Timestamp::from_millis(7)), None, None, None, None, None, None]);
         assert_eq!(&own.samples()[2].series.metadata().family, "h_seconds");
     }
 }

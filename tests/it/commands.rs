@@ -35,7 +35,7 @@ fn once(arguments: &[&str], environment: &[(&str, String)], directory: &tempfile
 fn help_and_version_answer_and_a_mistake_is_a_usage_error() {
     let help = outhaul().arg("--help").output().unwrap();
     assert!(help.status.success());
-    for command in ["run", "once", "check", "demo", "receive", "buffer"] {
+    for command in ["run", "once", "check", "demo", "receive", "decode", "buffer"] {
         assert!(text(&help.stdout).contains(&format!("\n  {command}")), "{}", text(&help.stdout));
     }
     let version = outhaul().arg("--version").output().unwrap();

@@ -10,6 +10,7 @@ mod bed;
 mod buffer;
 mod commands;
 mod containers;
+mod decoder;
 mod outage;
 mod pushgateway;
 mod relabel;

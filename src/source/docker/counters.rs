@@ -3,14 +3,19 @@
 //! They belong to a name and not to a container, so that a container that is made anew under its old name (as Compose
 //! does) continues the same series.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::state::{ExitClass, Health};
+use crate::model::Timestamp;
 
 /// What was counted under one name. Never decreases.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Counters {
+    /// When all of them were zero, in milliseconds since the Unix epoch; `None` where an older version began to count.
+    since_millis: Option<i64>,
     /// Runs that began.
     pub(crate) starts: u64,
     /// Runs that the engine began by restart policy.
@@ -24,6 +29,20 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
+    /// Notes that nothing was counted before `at`, unless something was.
+    ///
+    /// A millisecond earlier is written down, because a counter's start lies before its first sample.
+    pub(crate) fn begin(&mut self, at: Timestamp) {
+        if *self == Self::default() {
+            self.since_millis = Some(at.minus(Duration::from_millis(1)).millis());
+        }
+    }
+
+    /// When all of them were zero.
+    pub(crate) fn since(&self) -> Option<Timestamp> {
+        self.since_millis.map(Timestamp::from_millis)
+    }
+
     /// Counts the end of runs.
     pub(crate) fn count_exits(&mut self, class: ExitClass, runs: u64) {
         add(&mut self.exits[class as usize], runs);
@@ -62,6 +81,11 @@ impl Counters {
     /// Raises each number to at least that of `other`: what a renamed container brings along, without ever counting twice
     /// what goes from one name to another and back.
     pub(crate) fn raise_to(&mut self, other: &Self) {
+        // What comes along was counted since the other began; without its beginning none is known.
+        self.since_millis = match (*self == Self::default(), self.since_millis, other.since_millis) {
+            (true, _, theirs) => theirs,
+            (false, mine, theirs) => mine.zip(theirs).map(|(mine, theirs)| mine.min(theirs)),
+        };
         self.starts = self.starts.max(other.starts);
         self.restarts = self.restarts.max(other.restarts);
         self.ooms = self.ooms.max(other.ooms);
@@ -187,6 +211,26 @@ mod tests {
         first.raise_to(&second);
         assert_eq!(first, second);
         assert_eq!((first.starts, first.exits(ExitClass::Oom)), (3, 1));
+    }
+
+    #[test]
+    fn counters_began_just_before_they_were_first_told_of_and_do_not_begin_again() {
+        let at = Timestamp::from_millis;
+        let mut counters = Counters::default();
+        counters.begin(at(1000));
+        counters.begin(at(2000));
+        assert_eq!(counters.since(), Some(at(999)));
+
+        let mut older = Counters::default();
+        older.count_starts(1);
+        older.begin(at(1000));
+        assert_eq!(older.since(), None, "what an older version counted began at a time nobody knows");
+
+        let mut renamed = Counters::default();
+        renamed.raise_to(&counters);
+        assert_eq!(renamed.since(), Some(at(999)));
+        renamed.raise_to(&older);
+        assert_eq!((renamed.since(), renamed.starts), (None, 1));
     }
 
     #[test]

@@ -305,7 +305,9 @@ pub(crate) fn tell(
         live.told[place] = Some(value);
         let series = live.series[place].get_or_insert_with(|| families.series(place, container));
         if which == Which::All || (which == Which::Changed && changed) {
-            out.push(Sample::new(Arc::clone(series), value));
+            // All counters of a name began together, and outlive its containers and their runs.
+            let start = counters.since().filter(|_| FAMILIES[place].metadata.kind == MetricKind::Counter);
+            out.push(Sample { series: Arc::clone(series), value, start });
         }
     }
     live.recheck = false;

@@ -163,7 +163,7 @@ impl Table {
             return Placed::NotWatched;
         }
         self.take_name(name, &event.id, at, samples);
-        let Some(old) = known else { return self.insert(Container::from_event(event, name)) };
+        let Some(old) = known else { return self.insert(Container::from_event(event, name), at) };
         self.rename(&event.id, &old, name, at);
         Placed::InTable
     }
@@ -175,11 +175,12 @@ impl Table {
         }
     }
 
-    fn insert(&mut self, container: Container) -> Placed {
+    fn insert(&mut self, container: Container, at: Timestamp) -> Placed {
         if self.containers.len() >= MAX_CONTAINERS {
             self.notes.containers_refused += 1;
             return Placed::NotWatched;
         }
+        self.names.counters_mut(&container.name).begin(at);
         self.names.taken(&container.name, &container.id);
         self.inspects.want(&container.id);
         self.containers.insert(container.id.clone(), container);
@@ -276,8 +277,9 @@ impl Table {
         self.take_name(name, id, at, &mut ended);
         self.ended = ended;
         let Some(old) = self.containers.get(id).map(|container| container.name.clone()) else {
+            self.names.counters_mut(name).begin(at);
             let found = Container::from_list(entry, name, &self.settings.wanted, self.names.counters_mut(name));
-            return if self.insert(found) == Placed::InTable { Told::Missed } else { Told::Known };
+            return if self.insert(found, at) == Placed::InTable { Told::Missed } else { Told::Known };
         };
         if old != name {
             self.rename(id, &old, name, at);
