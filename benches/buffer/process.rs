@@ -4,27 +4,27 @@ use std::fs;
 
 /// Resident memory in KiB.
 #[derive(Clone, Copy)]
-pub struct Memory {
+pub(crate) struct Memory {
     /// The most there ever was (`VmHWM`).
-    pub peak_kib: u64,
+    pub(crate) peak_kib: u64,
     /// Now, without files (`RssAnon`).
-    pub anonymous_kib: u64,
+    pub(crate) anonymous_kib: u64,
 }
 
 /// Of this process, from `/proc/self/status` (proc(5)).
-pub fn memory() -> Memory {
+pub(crate) fn memory() -> Memory {
     let status = fs::read_to_string("/proc/self/status").expect("Linux has /proc");
     Memory { peak_kib: field(&status, "VmHWM:"), anonymous_kib: field(&status, "RssAnon:") }
 }
 
 /// Bytes this process has given to the block layer, from `/proc/self/io` (proc(5), `write_bytes`).
-pub fn written_bytes() -> u64 {
+pub(crate) fn written_bytes() -> u64 {
     field(&fs::read_to_string("/proc/self/io").expect("Linux has /proc"), "write_bytes:")
 }
 
 /// Bytes the disk that holds `path` was given since boot, by everybody, from `/sys/dev/block/…/stat`, whose sectors have
 /// 512 bytes.
-pub fn disk_written_bytes(path: &std::path::Path) -> Option<u64> {
+pub(crate) fn disk_written_bytes(path: &std::path::Path) -> Option<u64> {
     let device = rustix::fs::stat(path).ok()?.st_dev;
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
     let stat = fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/stat")).ok()?;
@@ -37,7 +37,7 @@ fn field(text: &str, name: &str) -> u64 {
 }
 
 /// Writes everything in `directory` back and takes it out of the page cache.
-pub fn forget_cached(directory: &std::path::Path) {
+pub(crate) fn forget_cached(directory: &std::path::Path) {
     for entry in fs::read_dir(directory).expect("a directory").flatten() {
         let path = entry.path();
         if path.is_dir() {

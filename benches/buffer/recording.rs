@@ -32,7 +32,7 @@ enum Line {
 }
 
 /// A run of samples of many series.
-pub struct Recording {
+pub(crate) struct Recording {
     /// Milliseconds since 1970.
     instants: Vec<i64>,
     columns: Vec<Column>,
@@ -58,7 +58,7 @@ enum Number {
 
 impl Recording {
     /// The fixture, a zstd-compressed file of JSON lines.
-    pub fn load(path: &Path) -> Self {
+    pub(crate) fn load(path: &Path) -> Self {
         let file = std::fs::File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let text =
             String::from_utf8(zstd::decode_all(file).expect("the fixture is zstd")).expect("the fixture is text");
@@ -90,12 +90,12 @@ impl Recording {
     }
 
     /// Instants in one replay.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.instants.len()
     }
 
     /// Series in all.
-    pub fn series(&self) -> usize {
+    pub(crate) fn series(&self) -> usize {
         self.columns.len()
     }
 
@@ -106,7 +106,7 @@ impl Recording {
     }
 
     /// All snapshots, replay after replay, without end.
-    pub fn replay(&self) -> impl Iterator<Item = Snapshot> + '_ {
+    pub(crate) fn replay(&self) -> impl Iterator<Item = Snapshot> + '_ {
         let mut seen = vec![false; self.columns.len()];
         (0_i64..).flat_map(move |round| (0..self.len()).map(move |instant| (round, instant))).map(
             move |(round, instant)| {

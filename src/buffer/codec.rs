@@ -78,12 +78,12 @@ impl Definitions {
         let frame = u32::try_from(input.varint()?).map_err(|_| Damage)?;
         let runs = self.read_runs(&mut input)?;
         let mut frames = self.frames.borrow_mut();
-        let framed = frames.unfold(frame, &self.series)?;
+        let bases = frames.unfold(frame, &self.series)?;
         let mut source = Source::new(input)?;
         let mut samples = Vec::with_capacity(runs.iter().map(ExactSizeIterator::len).sum());
         for number in runs.into_iter().flatten() {
             let definition = self.series[number].as_ref().ok_or(Damage)?;
-            let base = framed.get(number).unwrap_or(&definition.base);
+            let base = bases.get(number).unwrap_or(&definition.base);
             let value = base.decode(definition.slot, base.differs_from(&definition.base), &mut source)?;
             samples.push(Sample { series: Arc::clone(&definition.series), value, start: definition.start });
         }

@@ -219,7 +219,8 @@ impl Footer {
 
     /// The footer in a record whose checksums fit.
     pub(super) fn from_parts(header: &Header, payload: &[u8]) -> Option<Self> {
-        if header.kind != Kind::Footer || payload.len() != Self::PAYLOAD_LEN {
+        let fits = header.payload_len as usize == Self::PAYLOAD_LEN && payload.len() == Self::PAYLOAD_LEN;
+        if header.kind != Kind::Footer || !fits {
             return None;
         }
         let footer = Self {

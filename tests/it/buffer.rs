@@ -430,7 +430,7 @@ fn the_quarantine_is_listed_shown_and_sent_again() {
     assert_eq!(file["text"], "out of bounds");
     let id = file["id"].as_str().unwrap();
     let shown = json(directory.path(), "quarantine show", &[id], 0);
-    assert_eq!(shown["contents"].as_array().unwrap().len() as i64, 2 * SERIES);
+    assert_eq!(i64::try_from(shown["contents"].as_array().unwrap().len()), Ok(2 * SERIES));
     code(&buffer(directory.path(), "quarantine show", &["zzz"]), 1);
     assert_eq!(json(directory.path(), "quarantine requeue", &[id], 0)["samples"], 2 * SERIES);
     assert_eq!(json(directory.path(), "quarantine ls", &[], 0)["files"][0]["state"], "requeued");
@@ -438,7 +438,7 @@ fn the_quarantine_is_listed_shown_and_sent_again() {
         let log = Buffer::open(options(directory.path(), &["one"])).unwrap();
         log.requeued(EndpointId(0)).await
     });
-    assert_eq!(requeued.unwrap().samples as i64, 2 * SERIES);
+    assert_eq!(i64::try_from(requeued.unwrap().samples), Ok(2 * SERIES));
 }
 
 #[test]

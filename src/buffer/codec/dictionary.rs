@@ -220,7 +220,7 @@ fn put_runs(out: &mut Vec<u8>, numbers: &[u32]) {
         let first = i64::from(run[0]);
         put(out, zigzag(first - expected));
         put(out, run.len() as u64);
-        expected = first + run.len() as i64;
+        expected = first + i64::from(u32::try_from(run.len()).unwrap_or(u32::MAX));
     }
 }
 

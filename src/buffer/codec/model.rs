@@ -16,7 +16,7 @@ pub(super) fn slot_of(metric_name: &str) -> u8 {
 }
 
 /// What is expected of one metric.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 pub(super) struct Slot {
     /// Whether a value differs from its base, by whether the base has left the one before it, and by whether the sample before differed.
     changed: [Chance; 4],

@@ -13,6 +13,7 @@ const CHANCE_BITS: u32 = 12;
 const SEEN_MAX: u16 = 15;
 
 /// How far a probability moves towards what was seen, in 65536ths: far at first, then always a little.
+#[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "below 65536")]
 const STEPS: [i32; SEEN_MAX as usize + 1] = {
     let mut steps = [0; SEEN_MAX as usize + 1];
     let mut seen = 0;
@@ -41,14 +42,14 @@ impl Chance {
     fn learn(&mut self, yes: bool) {
         let (chance, seen) = (i32::from(self.0 >> 4), self.0 & SEEN_MAX);
         let aim = if yes { (1 << CHANCE_BITS) - 1 } else { 0 };
-        let moved = chance + ((aim - chance) * STEPS[usize::from(seen)] >> 16);
+        let moved = chance + (((aim - chance) * STEPS[usize::from(seen)]) >> 16);
         self.0 = (moved as u16) << 4 | (seen + 1).min(SEEN_MAX);
     }
 }
 
 /// Where the interval is cut: at or below is yes.
 fn cut(low: u32, high: u32, chance: Chance) -> u32 {
-    let share = u64::from(high - low) * u64::from(chance.of_yes()) >> CHANCE_BITS;
+    let share = (u64::from(high - low) * u64::from(chance.of_yes())) >> CHANCE_BITS;
     low + u32::try_from(share).unwrap_or(0)
 }
 
@@ -192,7 +193,9 @@ mod tests {
         let mut encoder = Encoder::new();
         let mut chance = Chance::EVEN;
         let decisions: Vec<bool> = (0..100).map(|i| i % 3 == 0).collect();
-        decisions.iter().for_each(|yes| encoder.put(*yes, &mut chance));
+        for yes in &decisions {
+            encoder.put(*yes, &mut chance);
+        }
         let mut bytes = encoder.finish();
         let ends = |bytes: &[u8]| {
             let (mut decoder, mut chance) = (Decoder::new(bytes), Chance::EVEN);
