@@ -285,7 +285,7 @@ impl Sampler {
 
     async fn append(&mut self, snapshots: Vec<Snapshot>) {
         for snapshot in snapshots {
-            let samples = snapshot.samples.len() as u64;
+            let samples = snapshot.sample_count() as u64;
             // The buffer keeps what it cannot write in memory, and counts and reports what it must drop:
             // whatever happens there, sampling goes on.
             match tokio::time::timeout(APPEND_WAIT, self.buffer.append(snapshot)).await {

@@ -62,7 +62,7 @@ impl Item<'_> {
     pub(super) fn after(&self) -> Mark {
         match self {
             Self::Snapshot { before, snapshot } => {
-                Mark { seq: before.seq + 1, samples: before.samples + snapshot.samples.len() as u64 }
+                Mark { seq: before.seq + 1, samples: before.samples + snapshot.sample_count() as u64 }
             }
             Self::Skip { after, .. } => *after,
         }
@@ -95,13 +95,13 @@ impl Draft {
                 Ok(Frame { bytes, known_before: u32::MAX })
             }
             Item::Snapshot { snapshot, .. } => {
-                let samples = u32::try_from(snapshot.samples.len()).map_err(|_| TooLarge)?;
+                let samples = u32::try_from(snapshot.sample_count()).map_err(|_| TooLarge)?;
                 let encoded = self.dictionary.encode(snapshot)?;
                 for payload in &encoded.definitions {
                     write(&mut bytes, self.seed, Kind::Definitions, about, payload);
                 }
                 let definitions_len = bytes.len();
-                write(&mut bytes, self.seed, Kind::Snapshot, About { samples, ..about }, &encoded.snapshot);
+                write(&mut bytes, self.seed, encoded.kind, About { samples, ..about }, &encoded.snapshot);
                 bytes.extend_from_within(..definitions_len);
                 Ok(Frame { bytes, known_before: encoded.known_before })
             }
@@ -164,7 +164,7 @@ impl<F: Fs> Log<F> {
     }
 
     fn too_large(&mut self, held: &Held) -> AppendError {
-        let samples = held.snapshot.samples.len();
+        let samples = held.snapshot.sample_count();
         self.counts.append_errors += 1;
         self.counts.append_errors_samples += samples as u64;
         AppendError::TooLarge { samples, max_bytes: self.options.max_bytes }

@@ -19,6 +19,7 @@
 mod bits;
 mod definitions;
 mod dictionary;
+mod extras;
 mod frames;
 mod input;
 mod model;
@@ -34,6 +35,7 @@ use self::definitions::Definition;
 use self::frames::Frames;
 use self::input::{Input, unzigzag};
 use self::value::Source;
+use super::record::Kind;
 
 pub(super) use self::dictionary::{Dictionary, TooLarge};
 pub(super) use self::input::Damage;
@@ -73,8 +75,19 @@ impl Definitions {
     ///
     /// # Errors
     /// [`Damage`] when the bytes are not a snapshot, or it names a series or a frame that is lost.
-    pub(super) fn decode(&self, at: Timestamp, payload: &[u8]) -> Result<Snapshot, Damage> {
+    pub(super) fn decode(&self, kind: Kind, at: Timestamp, payload: &[u8]) -> Result<Snapshot, Damage> {
         let mut input = Input(payload);
+        if kind != Kind::RichSnapshot {
+            return self.decode_values(at, input);
+        }
+        let len = input.count_of(1)?;
+        let mut snapshot = self.decode_values(at, Input(input.bytes(len)?))?;
+        // Series that only histograms have are not shared with other records.
+        extras::read(&mut input, &mut Interner::default(), &mut snapshot)?;
+        Ok(snapshot)
+    }
+
+    fn decode_values(&self, at: Timestamp, mut input: Input<'_>) -> Result<Snapshot, Damage> {
         let frame = u32::try_from(input.varint()?).map_err(|_| Damage)?;
         let runs = self.read_runs(&mut input)?;
         let mut frames = self.frames.borrow_mut();

@@ -169,7 +169,7 @@ impl<F: Fs> Log<F> {
 
     /// Keeps samples that the endpoint's receiver will not take; what there is no room for is counted.
     pub(super) fn quarantine(&mut self, index: usize, snapshots: &[Snapshot], verdict: &Verdict) {
-        let samples: u64 = snapshots.iter().map(|snapshot| snapshot.samples.len() as u64).sum();
+        let samples: u64 = snapshots.iter().map(|snapshot| snapshot.sample_count() as u64).sum();
         let Some(endpoint) = self.endpoints.get(index).filter(|_| samples > 0) else { return };
         let (endpoint, first) = (endpoint.name.clone(), endpoint.place.seq + 1);
         let bytes = file_bytes(self.store_id, first, &endpoint, snapshots, verdict);
@@ -296,7 +296,7 @@ fn file_bytes(
     let at = snapshots.first()?.at;
     let mut mark = Mark { seq: first - 1, samples: 0 };
     let mut out = encode_file_header(store_id, mark, first, at);
-    let samples = snapshots.iter().map(|snapshot| snapshot.samples.len() as u64).sum();
+    let samples = snapshots.iter().map(|snapshot| snapshot.sample_count() as u64).sum();
     let about = About { seq: first, samples_before: 0, at, samples: 0 };
     let payload = encode_verdict(endpoint, samples, verdict);
     write(&mut out, Seed::new(store_id, first), Kind::Verdict, about, &payload);
@@ -392,7 +392,7 @@ pub(super) fn read<F: Fs>(fs: &F, path: &Path) -> io::Result<Option<Quarantined>
         Go::On
     })?;
     read_records(fs, path, |header, payload| {
-        if header.kind == Kind::Snapshot {
+        if header.kind.is_snapshot() {
             all.snapshots.extend(decode(&definitions, header, payload));
         }
         Go::On

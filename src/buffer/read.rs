@@ -133,7 +133,7 @@ impl<F: Fs> Log<F> {
     fn read_held(&self, at: Mark, wanted: &impl Fn(&Header) -> bool) -> Read {
         let Some(held) = self.ring.after(at) else { return Read::Nothing };
         let after = held.after();
-        let samples = held.snapshot.samples.len() as u64;
+        let samples = held.snapshot.sample_count() as u64;
         let header = Header {
             payload_len: 0,
             seq: after.seq,
@@ -201,7 +201,7 @@ impl<F: Fs> Log<F> {
         let at = spot.map_or(FILE_HEADER_LEN, |spot| spot.offset);
         let mut walk = Walk { fs: &self.fs, file: &reader.file, seed, at, end };
         while let Ok(Some(step)) = walk.step() {
-            if step.header.kind == Kind::Snapshot && step.header.seq > place.seq {
+            if step.header.kind.is_snapshot() && step.header.seq > place.seq {
                 return Some(step.header.at);
             }
         }
@@ -259,7 +259,7 @@ fn find_record<F: Fs>(
     let mut expected = from;
     while let Some(step) = retry(|| walk.step()).unwrap_or_default() {
         let header = step.header;
-        let carries = matches!(header.kind, Kind::Snapshot | Kind::Skip);
+        let carries = header.kind.is_snapshot() || header.kind == Kind::Skip;
         if !carries || header.seq <= expected.seq || header.samples_before < expected.samples {
             continue;
         }
@@ -304,8 +304,8 @@ pub(super) fn decode(definitions: &Definitions, header: &Header, payload: &[u8])
     if header.codec != CODEC_VERSION {
         return None;
     }
-    let snapshot = definitions.decode(header.at, payload).ok()?;
-    (snapshot.samples.len() == header.samples as usize).then_some(snapshot)
+    let snapshot = definitions.decode(header.kind, header.at, payload).ok()?;
+    (snapshot.sample_count() == header.samples as usize).then_some(snapshot)
 }
 
 /// Tries a read a few times: some disks give the bytes in the end.

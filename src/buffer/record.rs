@@ -35,6 +35,8 @@ pub(super) const CODEC_VERSION: u16 = 2;
 pub(super) enum Kind {
     /// One snapshot.
     Snapshot,
+    /// One snapshot with native histograms or exemplars.
+    RichSnapshot,
     /// The last record of a segment that was finished in order: its totals.
     Footer,
     /// Positions that never reached the disk, because memory overflowed while it could not be written.
@@ -48,6 +50,11 @@ pub(super) enum Kind {
 }
 
 impl Kind {
+    /// Whether it holds a snapshot.
+    pub(super) fn is_snapshot(self) -> bool {
+        matches!(self, Self::Snapshot | Self::RichSnapshot)
+    }
+
     fn number(self) -> u16 {
         match self {
             Self::Snapshot => 1,
@@ -55,17 +62,19 @@ impl Kind {
             Self::Skip => 3,
             Self::Definitions => 4,
             Self::Verdict => 5,
+            Self::RichSnapshot => 6,
             Self::Other(number) => number,
         }
     }
 
-    fn from_number(number: u16) -> Self {
+    pub(super) fn from_number(number: u16) -> Self {
         match number {
             1 => Self::Snapshot,
             2 => Self::Footer,
             3 => Self::Skip,
             4 => Self::Definitions,
             5 => Self::Verdict,
+            6 => Self::RichSnapshot,
             other => Self::Other(other),
         }
     }

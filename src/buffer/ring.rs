@@ -13,6 +13,8 @@ use super::segment::{Cause, Hole, Mark};
 /// First and longest pause between two attempts to write again.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_LONGEST: Duration = Duration::from_secs(30);
+/// About what a native histogram or an exemplar takes.
+const RICH_BYTES: usize = 1024;
 /// What a snapshot takes besides its samples.
 const HELD_OVERHEAD_BYTES: usize = 64;
 
@@ -25,11 +27,12 @@ pub(super) struct Held {
 
 impl Held {
     pub(super) fn after(&self) -> Mark {
-        Mark { seq: self.before.seq + 1, samples: self.before.samples + self.snapshot.samples.len() as u64 }
+        Mark { seq: self.before.seq + 1, samples: self.before.samples + self.snapshot.sample_count() as u64 }
     }
 
     pub(super) fn cost_bytes(&self) -> usize {
-        HELD_OVERHEAD_BYTES + std::mem::size_of_val(self.snapshot.samples.as_slice())
+        let rich = self.snapshot.histograms.len() * RICH_BYTES + self.snapshot.exemplars.len() * RICH_BYTES;
+        HELD_OVERHEAD_BYTES + std::mem::size_of_val(self.snapshot.samples.as_slice()) + rich
     }
 }
 

@@ -380,7 +380,7 @@ fn scan<F: Fs>(
     let mut good_end = FILE_HEADER_LEN.min(walk.end);
     while let Some(step) = walk.step()? {
         let header = step.header;
-        let carries = matches!(header.kind, Kind::Snapshot | Kind::Skip);
+        let carries = header.kind.is_snapshot() || header.kind == Kind::Skip;
         if !carries {
             good_end = walk.at;
             continue;

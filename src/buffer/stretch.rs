@@ -80,7 +80,7 @@ impl Stretch {
             if header.seq > self.last {
                 break;
             }
-            if header.kind != Kind::Snapshot || header.seq <= before {
+            if !header.kind.is_snapshot() || header.seq <= before {
                 continue;
             }
             before = header.seq;
@@ -96,7 +96,7 @@ impl Stretch {
     pub(super) fn first_header(&self, wanted: impl Fn(&Header) -> bool) -> Option<Step> {
         let mut walk = self.walk();
         while let Ok(Some(step)) = walk.step() {
-            if step.header.kind == Kind::Snapshot && wanted(&step.header) {
+            if step.header.kind.is_snapshot() && wanted(&step.header) {
                 return Some(step);
             }
         }

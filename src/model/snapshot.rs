@@ -97,6 +97,11 @@ impl Snapshot {
     pub fn new(at: Timestamp, samples: Vec<Sample>) -> Self {
         Self { at, samples, histograms: Vec::new(), exemplars: Vec::new() }
     }
+
+    /// How many samples it has, native histograms included. Exemplars are notes on samples, and not counted.
+    pub fn sample_count(&self) -> usize {
+        self.samples.len() + self.histograms.len()
+    }
 }
 
 #[cfg(test)]

@@ -114,7 +114,7 @@ impl<'a> Writer<'a> {
         self.done.instants = Some((first.min(at), newest.max(at)));
         self.done.last_position = Some(record.position);
         self.done.snapshots += 1;
-        self.done.samples += record.snapshot.samples.len() as u64;
+        self.done.samples += record.snapshot.sample_count() as u64;
         if self.section.as_ref().is_some_and(|section| section.bytes.len() >= SECTION_BYTES) {
             self.finish_section()?;
         }

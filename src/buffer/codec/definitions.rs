@@ -81,14 +81,14 @@ pub(super) fn encode(first: u32, definitions: &[Definition]) -> Vec<u8> {
     out
 }
 
-fn put_start(out: &mut Vec<u8>, start: Option<Timestamp>) {
+pub(super) fn put_start(out: &mut Vec<u8>, start: Option<Timestamp>) {
     put(out, u64::from(start.is_some()));
     if let Some(start) = start {
         put(out, zigzag(start.millis()));
     }
 }
 
-fn read_start(input: &mut Input<'_>) -> Result<Option<Timestamp>, Damage> {
+pub(super) fn read_start(input: &mut Input<'_>) -> Result<Option<Timestamp>, Damage> {
     match input.varint()? {
         0 => Ok(None),
         1 => Ok(Some(Timestamp::from_millis(unzigzag(input.varint()?)))),
@@ -232,7 +232,7 @@ fn read_sets(input: &mut Input<'_>, strings: &[Arc<str>]) -> Result<Vec<Vec<Labe
 }
 
 /// The interner's series, unless what is known of the family has changed since it was interned.
-fn shared(labels: Labels, metadata: &Arc<Metadata>, interner: &mut Interner) -> Arc<Series> {
+pub(super) fn shared(labels: Labels, metadata: &Arc<Metadata>, interner: &mut Interner) -> Arc<Series> {
     let known = interner.intern(labels, metadata);
     if known.metadata() == metadata {
         known

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use crate::model::{Labels, Sample, Series, Snapshot, Timestamp, Value};
 
 use super::definitions::{self, AGAIN, DEFINITIONS_PER_RECORD, Definition, SERIES_MAX};
+use super::extras;
 use super::frames::{self, Pace};
 use super::input::{put, zigzag};
 use super::model::slot_of;
 use super::value::{Base, Output};
-use crate::buffer::record::PAYLOAD_MAX_BYTES;
+use crate::buffer::record::{Kind, PAYLOAD_MAX_BYTES};
 
 /// The snapshot does not fit in a record, or its segment cannot number its series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +57,9 @@ pub(super) struct Defined {
 pub(in crate::buffer) struct Encoded {
     /// Payloads of definition records, in order.
     pub(in crate::buffer) definitions: Vec<Vec<u8>>,
-    /// Payload of the snapshot record.
+    /// Of the snapshot record.
+    pub(in crate::buffer) kind: Kind,
+    /// Its payload.
     pub(in crate::buffer) snapshot: Vec<u8>,
     /// The dictionary's size before, for [`Dictionary::forget_from`].
     pub(in crate::buffer) known_before: u32,
@@ -94,12 +97,20 @@ impl Dictionary {
         if self.pace.is_due() {
             definitions.push(self.new_frame());
         }
-        let payload = self.encode_values(snapshot, &numbers);
+        let mut payload = self.encode_values(snapshot, &numbers);
+        let mut kind = Kind::Snapshot;
+        if !snapshot.histograms.is_empty() || !snapshot.exemplars.is_empty() {
+            kind = Kind::RichSnapshot;
+            let values = std::mem::take(&mut payload);
+            put(&mut payload, values.len() as u64);
+            payload.extend_from_slice(&values);
+            extras::encode(snapshot, &mut payload);
+        }
         if numbers.len() * 2 > self.defined.len() {
             self.pace.snapshot(payload.len());
         }
         let fits = payload.len() <= PAYLOAD_MAX_BYTES && definitions.iter().all(|d| d.len() <= PAYLOAD_MAX_BYTES);
-        if fits { Ok(Encoded { definitions, snapshot: payload, known_before }) } else { Err(TooLarge) }
+        if fits { Ok(Encoded { definitions, kind, snapshot: payload, known_before }) } else { Err(TooLarge) }
     }
 
     fn encode_values(&self, snapshot: &Snapshot, numbers: &[u32]) -> Vec<u8> {

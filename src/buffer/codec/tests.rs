@@ -3,7 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Labels, Metadata, MetricKind, Series, Value};
+use crate::model::{
+    BucketCounts, BucketSpan, Exemplar, HistogramParts, HistogramSample, Labels, Metadata, MetricKind, NativeHistogram,
+    Series, Value,
+};
 
 fn series(index: u32) -> Arc<Series> {
     let name = format!("metric_{}", index % 7);
@@ -23,7 +26,7 @@ fn round_trip(dictionary: &mut Dictionary, definitions: &mut Definitions, snapsh
     for payload in &encoded.definitions {
         definitions.read(payload, &mut interner).unwrap();
     }
-    definitions.decode(snapshot.at, &encoded.snapshot).unwrap()
+    definitions.decode(encoded.kind, snapshot.at, &encoded.snapshot).unwrap()
 }
 
 proptest! {
@@ -55,7 +58,7 @@ proptest! {
         let known = Dictionary::default().encode(&Snapshot::new(Timestamp::from_millis(0), all)).unwrap();
         let mut definitions = Definitions::default();
         definitions.read(&known.definitions[0], &mut Interner::default()).unwrap();
-        if let Ok(snapshot) = definitions.decode(Timestamp::from_millis(0), &bytes) {
+        if let Ok(snapshot) = definitions.decode(Kind::Snapshot, Timestamp::from_millis(0), &bytes) {
             prop_assert!(snapshot.samples.len() <= 4, "no series stands twice");
         }
     }
@@ -70,7 +73,7 @@ proptest! {
         payload[index] ^= 1 << (bit % 8);
         let mut definitions = Definitions::default();
         definitions.read(payload, &mut Interner::default()).ok();
-        if let Ok(decoded) = definitions.decode(snapshot.at, &encoded.snapshot) {
+        if let Ok(decoded) = definitions.decode(encoded.kind, snapshot.at, &encoded.snapshot) {
             prop_assert_eq!(decoded.samples.len(), 100);
         }
     }
@@ -170,7 +173,7 @@ fn frames_come_up_in_a_moving_run_and_every_snapshot_comes_back() {
         for payload in &encoded.definitions {
             definitions.read(payload, &mut Interner::default()).unwrap();
         }
-        assert_eq!(definitions.decode(snapshot.at, &encoded.snapshot), Ok(snapshot));
+        assert_eq!(definitions.decode(encoded.kind, snapshot.at, &encoded.snapshot), Ok(snapshot));
     }
     assert!((2..100).contains(&frames), "{frames} frames");
 }
@@ -187,7 +190,7 @@ fn snapshots_are_read_in_any_order_once_all_definitions_are_known() {
         written.push((at, encoded.snapshot));
     }
     for (at, payload) in written.into_iter().rev() {
-        assert_eq!(definitions.decode(Timestamp::from_millis(at), &payload), Ok(moving(at)));
+        assert_eq!(definitions.decode(Kind::Snapshot, Timestamp::from_millis(at), &payload), Ok(moving(at)));
     }
 }
 
@@ -200,7 +203,7 @@ fn without_its_frame_a_snapshot_is_damaged_and_those_of_other_frames_are_not() {
         for payload in encoded.definitions.iter().filter(|payload| payload[0] != 2) {
             definitions.read(payload, &mut Interner::default()).unwrap();
         }
-        let decoded = definitions.decode(Timestamp::from_millis(at), &encoded.snapshot);
+        let decoded = definitions.decode(encoded.kind, Timestamp::from_millis(at), &encoded.snapshot);
         assert_eq!(decoded.is_err(), encoded.snapshot[0] == 2);
         if decoded.is_ok() { read += 1 } else { lost += 1 }
     }
@@ -223,7 +226,7 @@ fn a_frame_that_did_not_reach_the_file_is_made_again_under_another_number() {
         for payload in &encoded.definitions {
             definitions.read(payload, &mut Interner::default()).unwrap();
         }
-        assert_eq!(definitions.decode(snapshot.at, &encoded.snapshot), Ok(snapshot));
+        assert_eq!(definitions.decode(encoded.kind, snapshot.at, &encoded.snapshot), Ok(snapshot));
     }
     assert_eq!(numbers, [2, 3]);
 }
@@ -237,5 +240,60 @@ fn a_series_that_is_not_in_a_snapshot_keeps_its_value_in_the_frame() {
             snapshot.samples.truncate(150);
         }
         assert_eq!(round_trip(&mut dictionary, &mut definitions, &snapshot), snapshot);
+    }
+}
+
+fn any_histogram() -> impl Strategy<Value = NativeHistogram> {
+    (any::<bool>(), prop::collection::vec((0_i32..5, 1_u32..4), 0..4), any::<u64>(), any::<u64>())
+        .prop_map(|(whole, spans, sum, zero)| {
+            let mut parts = if whole { HistogramParts::integer(3, 0, 0.0) } else { HistogramParts::float(3, 0.0, 0.0) };
+            parts.sum = Value::from_bits(sum);
+            let buckets: u32 = spans.iter().map(|(_, length)| length).sum();
+            parts.positive_spans =
+                spans.iter().map(|(offset, length)| BucketSpan { offset: *offset, length: *length }).collect();
+            match &mut parts.counts {
+                BucketCounts::Integer { count, positive_deltas, .. } => {
+                    positive_deltas.extend((0..buckets).map(|index| i64::from(index == 0)));
+                    *count = u64::from(buckets);
+                }
+                BucketCounts::Float { count, positive_counts, .. } => {
+                    positive_counts.extend((0..buckets).map(|index| Value::new(f64::from(index))));
+                    *count = Value::from_bits(zero & !(0x7ff << 52));
+                }
+            }
+            parts
+        })
+        .prop_filter_map("the model takes it", |parts| NativeHistogram::new(parts).ok())
+}
+
+proptest! {
+    #[test]
+    fn histograms_and_exemplars_come_back_bit_for_bit(
+        histograms in prop::collection::vec(any_histogram(), 0..4),
+        exemplars in prop::collection::vec((any::<u64>(), any::<i64>()), 0..4),
+        values in prop::collection::vec(any::<u64>(), 0..4),
+    ) {
+        let values = values.into_iter().zip(0..).map(|(bits, index)| Sample::new(series(index), Value::from_bits(bits)));
+        let mut snapshot = Snapshot::new(Timestamp::from_millis(1), values.collect());
+        snapshot.histograms = histograms.into_iter().zip(100..)
+            .map(|(one, index)| HistogramSample { series: series(index), histogram: Arc::new(one), start: Some(Timestamp::from_millis(-7)) })
+            .collect();
+        snapshot.exemplars = exemplars.into_iter().zip(0..)
+            .map(|((bits, at), index)| Exemplar {
+                series: series(index),
+                labels: Labels::builder().with("trace_id", "4bf92f3577b34da6a3ce929d0e0e4736").build().unwrap(),
+                value: Value::from_bits(bits),
+                at: Timestamp::from_millis(at),
+            })
+            .collect();
+        let back = round_trip(&mut Dictionary::default(), &mut Definitions::default(), &snapshot);
+        prop_assert_eq!(back, snapshot);
+    }
+
+    #[test]
+    fn random_bytes_are_never_taken_for_histograms_without_a_look(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let mut payload = vec![3, 0, 0, 0];
+        payload.extend_from_slice(&bytes);
+        Definitions::default().decode(Kind::RichSnapshot, Timestamp::from_millis(0), &payload).ok();
     }
 }

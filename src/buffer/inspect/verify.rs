@@ -206,7 +206,7 @@ impl Check<'_> {
         place: &mut Place,
     ) {
         let header = step.header;
-        let carries = matches!(header.kind, Kind::Snapshot | Kind::Skip);
+        let carries = header.kind.is_snapshot() || header.kind == Kind::Skip;
         let lost = if carries || header.kind == Kind::Footer {
             header.samples_before.saturating_sub(place.samples)
         } else {

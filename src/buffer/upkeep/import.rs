@@ -194,7 +194,7 @@ impl Import<'_> {
         let batch = std::mem::take(&mut self.batch);
         let Some(store) = batch.first().map(|first| format!("{:032x}", first.store_id)) else { return Ok(()) };
         let outline = |carried: &CarriedSnapshot| {
-            (carried.position, carried.snapshot.at.millis(), carried.snapshot.samples.len() as u64)
+            (carried.position, carried.snapshot.at.millis(), carried.snapshot.sample_count() as u64)
         };
         self.memory.intent = Some(Intent {
             store: store.clone(),
@@ -216,7 +216,7 @@ impl Import<'_> {
 
     fn append(&mut self, carried: CarriedSnapshot, store: &str) -> Result<(), Stopped> {
         self.make_sure_it_fits(&carried.snapshot)?;
-        let (at, samples) = (carried.snapshot.at, carried.snapshot.samples.len() as u64);
+        let (at, samples) = (carried.snapshot.at, carried.snapshot.sample_count() as u64);
         let log = &mut self.upkeep.log;
         // What another host saw is no news of this one: its clock goes on where it was.
         let last_at = log.last_at;
@@ -241,13 +241,13 @@ impl Import<'_> {
     fn make_sure_it_fits(&self, snapshot: &Snapshot) -> Result<(), Stopped> {
         let log = &self.upkeep.log;
         let room = log.bound_bytes().saturating_sub(log.used_bytes() + NOTES_BYTES);
-        if snapshot.samples.len() as u64 * SAMPLE_BYTES_AT_MOST <= room {
+        if snapshot.sample_count() as u64 * SAMPLE_BYTES_AT_MOST <= room {
             return Ok(());
         }
         // As if it stood alone: nowhere does it take more, but for values far from their base.
         let before = Mark { seq: 0, samples: 0 };
         let frame = Draft::new(0, 1).frame(Item::Snapshot { before, snapshot });
-        let values = snapshot.samples.len() as u64 * 10;
+        let values = snapshot.sample_count() as u64 * 10;
         let fits = frame.is_ok_and(|frame| blocks(SEGMENT_OVERHEAD_BYTES + frame.bytes.len() as u64 + values) <= room);
         if fits {
             return Ok(());

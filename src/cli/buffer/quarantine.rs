@@ -9,7 +9,7 @@ use crate::buffer::inspect::{Inspection, QuarantinedFile};
 use crate::buffer::upkeep::requeue as mark;
 use crate::cli::{Exit, complain, say};
 use crate::clock::Clock;
-use crate::model::Timestamp;
+use crate::model::{Snapshot, Timestamp};
 
 pub(super) const HELP: &str = "What a receiver refused for good, or never took without failing, is kept here (bounded) with the receiver's words. All of it is safe
 while an agent runs: requeue marks a file, and the agent sends it when its queue is empty, or after its next start.
@@ -132,7 +132,7 @@ fn file_json(file: &QuarantinedFile) -> Value {
         "text": content.map(|content| &content.verdict.text),
         "refused_at_ms": content.map(|content| content.verdict.at.millis()),
         "samples": content.map(|content| content.samples),
-        "readable_samples": content.map(|content| content.snapshots.iter().map(|snapshot| snapshot.samples.len()).sum::<usize>()),
+        "readable_samples": content.map(|content| content.snapshots.iter().map(Snapshot::sample_count).sum::<usize>()),
         "first_at_ms": instants.clone().and_then(Iterator::min),
         "newest_at_ms": instants.and_then(Iterator::max),
     })
