@@ -9,11 +9,14 @@
 mod environment;
 mod expand;
 mod http;
+mod oauth2;
 mod pattern;
 mod problem;
+mod proxy;
 mod raw;
 mod relabel;
 mod remote_write;
+mod tls;
 mod units;
 mod unknown;
 mod validate;
@@ -32,7 +35,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use environment::Environment;
+pub use oauth2::OAuth2;
 pub use problem::{ConfigError, Place, Problem};
+pub use proxy::Proxy;
+pub use tls::{ClientCertificate, Tls, TlsVersion};
 pub(crate) use units::{duration, size};
 
 use crate::model::Labels;
@@ -132,6 +138,8 @@ pub struct Config {
     pub web: Option<Web>,
     /// What is said, and how.
     pub log: Log,
+    /// An unchanged value is sent only this often, a change at once; `None` sends every value.
+    pub send_unchanged_every: Option<Duration>,
     /// How long the last sending may take after the stop signal.
     pub shutdown_grace: Duration,
     /// Things worth saying once at start: accepted fields without effect, unsafe settings.
@@ -215,14 +223,24 @@ pub struct RemoteWrite {
     pub headers: BTreeMap<String, String>,
     /// How to prove who we are.
     pub auth: Auth,
-    /// How to trust the receiver.
-    pub tls: Tls,
+    /// How to reach and trust the receiver.
+    pub http: Http,
+    /// Which version of remote-write is spoken.
+    pub protocol: Protocol,
+    /// What a remote-write 1.0 body is wrapped in; 2.0 is always snappy.
+    pub compression: Compression,
+    /// How long samples are gathered before a request; zero is a request for each tick.
+    pub send_interval: Duration,
     /// Batching and retrying.
     pub queue: Queue,
     /// Types and help texts.
     pub metadata: SendMetadata,
     /// What becomes of each series' labels, after the external labels are added.
     pub write_relabel_configs: Rules,
+    /// Whether exemplars are sent, where there are any.
+    pub send_exemplars: bool,
+    /// Whether native histograms are sent, where there are any.
+    pub send_native_histograms: bool,
     /// Samples older than this are expired before sending and counted; `None` sends whatever the buffer holds.
     pub max_sample_age: Option<Duration>,
 }
@@ -236,10 +254,15 @@ impl fmt::Debug for RemoteWrite {
             .field("remote_timeout", &self.remote_timeout)
             .field("headers", &self.headers.keys())
             .field("auth", &self.auth)
-            .field("tls", &self.tls)
+            .field("http", &self.http)
+            .field("protocol", &self.protocol)
+            .field("compression", &self.compression)
+            .field("send_interval", &self.send_interval)
             .field("queue", &self.queue)
             .field("metadata", &self.metadata)
             .field("write_relabel_configs", &self.write_relabel_configs)
+            .field("send_exemplars", &self.send_exemplars)
+            .field("send_native_histograms", &self.send_native_histograms)
             .field("max_sample_age", &self.max_sample_age)
             .finish()
     }
@@ -306,26 +329,45 @@ pub enum Auth {
         /// The token.
         credentials: SecretSource,
     },
+    /// A token that is fetched by the client-credentials grant.
+    OAuth2(Box<OAuth2>),
 }
 
-/// How to trust the other side: the part of Prometheus' `tls_config` that is supported.
-#[derive(Clone, Debug, Default)]
-pub struct Tls {
-    /// Trust these authorities instead of the system's.
-    pub ca_file: Option<PathBuf>,
-    /// Our certificate and its key.
-    pub client: Option<ClientCertificate>,
-    /// Believe anybody. For test benches.
-    pub insecure_skip_verify: bool,
-}
-
-/// A client certificate, PEM.
+/// The rest of Prometheus' `http_config`: how to reach and trust the other side.
 #[derive(Clone, Debug)]
-pub struct ClientCertificate {
-    /// The chain.
-    pub cert_file: PathBuf,
-    /// The private key.
-    pub key_file: PathBuf,
+pub struct Http {
+    /// Whom to trust, and our certificate.
+    pub tls: Tls,
+    /// The proxy on the way, if there is one for this URL.
+    pub proxy: Option<Proxy>,
+    /// Whether a 307 or 308 on the same host is followed; no other ever is.
+    pub follow_redirects: bool,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { tls: Tls::default(), proxy: None, follow_redirects: true }
+    }
+}
+
+/// Which version of remote-write an endpoint is spoken to in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// 2.0 where the receiver takes it, else 1.0.
+    Auto,
+    /// 1.0, `prometheus.WriteRequest`.
+    V1,
+    /// 2.0, `io.prometheus.write.v2.Request`.
+    V2,
+}
+
+/// What a remote-write 1.0 body is wrapped in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// What every receiver takes.
+    Snappy,
+    /// `VictoriaMetrics`' variant; where it is not taken, snappy.
+    Zstd,
 }
 
 /// Prometheus' `queue_config`, as far as it has a meaning with one request in flight.
@@ -337,6 +379,8 @@ pub struct Queue {
     pub min_backoff: Duration,
     /// The longest wait after a failure, unless the receiver asks for more.
     pub max_backoff: Duration,
+    /// Whether samples answered with 429 are kept and sent again; `false`, Prometheus' default, gives them up.
+    pub retry_on_http_429: bool,
 }
 
 /// Prometheus' `metadata_config`.
@@ -372,8 +416,8 @@ pub struct Pushgateway {
     pub job: String,
     /// How to prove who we are.
     pub auth: Auth,
-    /// How to trust it.
-    pub tls: Tls,
+    /// How to reach and trust it.
+    pub http: Http,
 }
 
 /// When appended bytes are forced to the disk.

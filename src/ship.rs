@@ -7,6 +7,7 @@
 mod auth;
 pub mod backoff;
 mod client;
+mod connection;
 mod families;
 mod metrics;
 pub mod outcome;
@@ -17,6 +18,7 @@ pub mod retry_after;
 mod shipper;
 mod state;
 mod tls;
+mod token;
 
 #[cfg(test)]
 mod scripted;

@@ -2,8 +2,9 @@
 //!
 //! Secrets go straight from the text into a [`Secret`]; files of secrets are named here and never opened.
 
+use super::environment::Environment;
 use super::raw::Block;
-use super::{Auth, ClientCertificate, Secret, SecretSource, Tls, Url, unknown};
+use super::{Auth, Http, Proxy, Secret, SecretSource, Tls, Url, oauth2, proxy, tls, unknown};
 
 /// A whole URL of a receiver.
 ///
@@ -28,14 +29,15 @@ pub(super) fn required_url(block: &mut Block<'_>, key: &'static str) -> Option<U
 }
 
 /// How to prove who we are; at most one way, and none at all where the URL carries a user.
-pub(super) fn auth(block: &mut Block<'_>, url: Option<&Url>) -> Auth {
+pub(super) fn auth(block: &mut Block<'_>, url: Option<&Url>, environment: &Environment) -> Auth {
     let basic = block.block("basic_auth", basic_auth);
     let authorization = block.block("authorization", authorization);
     let bearer = secret(block, "bearer_token", "bearer_token_file");
-    block.refused(&["oauth2"], unknown::NOT_YET);
+    let oauth2 = block.block("oauth2", |block| oauth2::oauth2(block, environment));
     let ways = [
         ("basic_auth", basic.is_some()),
         ("authorization", authorization.is_some()),
+        ("oauth2", oauth2.is_some()),
         ("bearer_token", bearer.is_some()),
         ("a user in the URL", url.is_some_and(has_user)),
     ];
@@ -44,9 +46,13 @@ pub(super) fn auth(block: &mut Block<'_>, url: Option<&Url>) -> Auth {
         block.wrong_here(format!("at most one way to authenticate may be set, found {}", found.join(" and ")));
     }
     let bearer = bearer.map(|credentials| Auth::Authorization { scheme: "Bearer".to_owned(), credentials });
-    let auth = basic.or(authorization).flatten().or(bearer).unwrap_or(Auth::None);
+    let oauth2 = oauth2.flatten().map(|oauth2| Auth::OAuth2(Box::new(oauth2)));
+    let auth = basic.or(authorization).flatten().or(bearer).or(oauth2).unwrap_or(Auth::None);
     if let Some(url) = url {
-        warn_of_plain_text(block, url, &auth);
+        warn_of_plain_text(block, url, !matches!(auth, Auth::None));
+    }
+    if let Auth::OAuth2(oauth2) = &auth {
+        warn_of_plain_text(block, &oauth2.token_url, true);
     }
     auth
 }
@@ -55,11 +61,11 @@ fn has_user(url: &Url) -> bool {
     !url.expose().username().is_empty() || url.expose().password().is_some()
 }
 
-fn warn_of_plain_text(block: &Block<'_>, url: &Url, auth: &Auth) {
+fn warn_of_plain_text(block: &Block<'_>, url: &Url, has_credentials: bool) {
     let address = url.expose();
     let host = address.host_str().unwrap_or_default().trim_matches(['[', ']']);
     let is_local = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    let has_secret = has_user(url) || !matches!(auth, Auth::None);
+    let has_secret = has_user(url) || has_credentials;
     if address.scheme() == "http" && has_secret && !is_local {
         block.report().notice(format!("{}: credentials travel unencrypted to {}", block.path_of("url"), url.masked()));
     }
@@ -102,7 +108,7 @@ fn authorization(block: &mut Block<'_>) -> Option<Auth> {
 }
 
 /// A secret, or the file that holds it.
-fn secret(block: &mut Block<'_>, key: &'static str, file_key: &'static str) -> Option<SecretSource> {
+pub(super) fn secret(block: &mut Block<'_>, key: &'static str, file_key: &'static str) -> Option<SecretSource> {
     let value = block.text(key);
     let file = block.file(file_key);
     if value.is_some() && file.is_some() {
@@ -115,39 +121,22 @@ fn secret(block: &mut Block<'_>, key: &'static str, file_key: &'static str) -> O
     value.map(|text| SecretSource::Value(Secret::from(text))).or(file.map(SecretSource::File))
 }
 
-/// Whom to trust.
-pub(super) fn tls(block: &mut Block<'_>) -> Tls {
-    block.block("tls_config", tls_config).unwrap_or_default()
-}
-
-fn tls_config(block: &mut Block<'_>) -> Tls {
-    block.refused(&unknown::TLS_NOT_YET, unknown::NOT_YET);
-    let ca_file = block.file("ca_file");
-    let client = match (block.file("cert_file"), block.file("key_file")) {
-        (Some(cert_file), Some(key_file)) => Some(ClientCertificate { cert_file, key_file }),
-        (None, None) => None,
-        _ => {
-            block.wrong_here("cert_file and key_file belong together; set both or neither");
-            None
-        }
-    };
-    let insecure_skip_verify = block.flag("insecure_skip_verify").unwrap_or(false);
-    if insecure_skip_verify {
-        block
-            .report()
-            .notice(format!("{}: anybody is believed to be the receiver", block.path_of("insecure_skip_verify")));
+/// A name for TLS beside the URL's needs a connection of our own, which a proxy's is not.
+pub(super) fn check_server_name(block: &Block<'_>, tls: &Tls, proxy: Option<&Proxy>) {
+    if tls.server_name.is_some() && proxy.is_some() {
+        block.wrong("tls_config", None, "server_name through a proxy is not supported yet; use the name in the URL");
     }
-    Tls { ca_file, client, insecure_skip_verify }
 }
 
-/// The other keys of `http_config`: harmless, or refused.
-pub(super) fn other_http_keys(block: &mut Block<'_>) {
-    block.only_flag("follow_redirects", true);
-    block.only_flag("proxy_from_environment", false);
-    // HTTP/1.1 is spoken either way, which changes nothing that arrives.
+/// Prometheus' `http_config`, but for how to prove who we are.
+pub(super) fn http(block: &mut Block<'_>, url: Option<&Url>, environment: &Environment) -> Http {
+    let tls = tls::tls(block);
+    let proxy = proxy::proxy(block, url, environment);
+    check_server_name(block, &tls, proxy.as_ref());
+    // HTTP/1.1 is spoken either way: with one request in flight there is nothing that HTTP/2 could put beside it.
     if block.flag("enable_http2") == Some(true) {
         block.without_effect("enable_http2");
     }
-    let rest: Vec<&str> = unknown::HTTP_NOT_YET.into_iter().filter(|key| *key != "oauth2").collect();
-    block.refused(&rest, unknown::NOT_YET);
+    block.refused(&unknown::HTTP_NOT_YET, "valid in Prometheus, not supported by outhaul; use headers");
+    Http { tls, proxy, follow_redirects: block.flag("follow_redirects").unwrap_or(true) }
 }

@@ -187,7 +187,8 @@ fn shown(path: &str, text: &str) -> Option<String> {
 /// Whether a value of this name is a secret. The names are those of Prometheus' `http_config` (Prometheus 3).
 fn is_secret(key: &str) -> bool {
     const WORDS: [&str; 5] = ["password", "credentials", "token", "secret", "api_key"];
-    !key.ends_with("_file") && WORDS.iter().any(|word| key.contains(word))
+    // `token_url` is an address, and shown as one.
+    !key.ends_with("_file") && !key.ends_with("_url") && WORDS.iter().any(|word| key.contains(word))
 }
 
 /// A whole URL of a scheme we know, without user, password, query and fragment.

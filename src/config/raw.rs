@@ -227,6 +227,24 @@ impl<'a> Block<'a> {
         texts
     }
 
+    /// A map whose keys are the user's and whose values are lists of texts, sorted by key.
+    pub(super) fn lists(&mut self, key: &'static str) -> Vec<(String, Vec<String>)> {
+        let path = self.path_of(key);
+        let entries = self.take(key).and_then(|kind| map_of(self.report, &path, kind)).unwrap_or_default();
+        let mut lists = Vec::new();
+        for (name, value) in entries {
+            let path = join(&path, &name);
+            let ValueKind::Array(items) = value.kind else {
+                self.report.wrong(&path, None, format!("expected a list, found {}", name_of(&value.kind)));
+                continue;
+            };
+            let texts = items.into_iter().filter_map(|value| text_of(self.report, &path, value.kind)).collect();
+            lists.push((name, texts));
+        }
+        lists.sort();
+        lists
+    }
+
     /// A block, read by `read`; `None` where it is missing or null.
     pub(super) fn block<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Block<'_>) -> T) -> Option<T> {
         let path = self.path_of(key);

@@ -7,8 +7,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use super::environment::Environment;
 use super::raw::{Block, Report};
-use super::{Queue, RemoteWrite, SendMetadata, Url, http, problem, relabel, unknown};
+use super::{Compression, Protocol, Queue, RemoteWrite, SendMetadata, Url, http, problem, relabel, unknown};
 
 /// Prometheus' default for one request (Prometheus 3, `<remote_write>`).
 const DEFAULT_REMOTE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -47,13 +48,13 @@ const RESERVED_HEADERS: [&str; 16] = [
 ];
 
 /// All endpoints; their names are unique.
-pub(super) fn endpoints(root: &mut Block<'_>) -> Vec<RemoteWrite> {
-    let endpoints = root.blocks("remote_write", endpoint).unwrap_or_default();
+pub(super) fn endpoints(root: &mut Block<'_>, environment: &Environment) -> Vec<RemoteWrite> {
+    let endpoints = root.blocks("remote_write", |block| endpoint(block, environment)).unwrap_or_default();
     check_names(root.report(), &endpoints);
     endpoints
 }
 
-fn endpoint(block: &mut Block<'_>) -> Option<RemoteWrite> {
+fn endpoint(block: &mut Block<'_>, environment: &Environment) -> Option<RemoteWrite> {
     let url = http::required_url(block, "url");
     let name = name(block, url.as_ref());
     let remote_timeout = block.parsed("remote_timeout", |text| match super::units::duration(text)? {
@@ -61,17 +62,13 @@ fn endpoint(block: &mut Block<'_>) -> Option<RemoteWrite> {
         timeout => Ok(timeout),
     });
     let headers = headers(block);
-    let auth = http::auth(block, url.as_ref());
-    let tls = http::tls(block);
-    http::other_http_keys(block);
+    let auth = http::auth(block, url.as_ref(), environment);
+    let http = http::http(block, url.as_ref(), environment);
+    let (protocol, compression) = protocol(block);
     other_keys(block);
-    let max_age = block.duration("max_sample_age");
-    let (queue, age_limit) = block.block_or_default("queue_config", queue);
-    if let (Some(ours), Some(theirs)) = (max_age, age_limit)
-        && ours != theirs
-    {
-        block.wrong("max_sample_age", None, "contradicts queue_config.sample_age_limit, which means the same; set one");
-    }
+    let (queue, theirs) = block.block_or_default("queue_config", queue);
+    let max_sample_age = one_of_two(block, "max_sample_age", "sample_age_limit", theirs.sample_age_limit);
+    let send_interval = one_of_two(block, "send_interval", "batch_send_deadline", theirs.batch_send_deadline);
     let metadata = block.block_or_default("metadata_config", metadata);
     Some(RemoteWrite {
         name: name?,
@@ -79,12 +76,28 @@ fn endpoint(block: &mut Block<'_>) -> Option<RemoteWrite> {
         remote_timeout: remote_timeout.unwrap_or(DEFAULT_REMOTE_TIMEOUT),
         headers,
         auth,
-        tls,
+        http,
+        protocol,
+        compression,
+        send_interval: send_interval.unwrap_or(Duration::ZERO),
         queue,
         metadata,
         write_relabel_configs: relabel::rules(block, "write_relabel_configs"),
-        max_sample_age: max_age.or(age_limit).filter(|age| !age.is_zero()),
+        send_exemplars: block.flag("send_exemplars").unwrap_or(false),
+        send_native_histograms: block.flag("send_native_histograms").unwrap_or(false),
+        max_sample_age: max_sample_age.filter(|age| !age.is_zero()),
     })
+}
+
+/// A duration that has a name of ours and one of Prometheus' in `queue_config`.
+fn one_of_two(block: &mut Block<'_>, key: &'static str, their_key: &str, theirs: Option<Duration>) -> Option<Duration> {
+    let ours = block.duration(key);
+    if let (Some(ours), Some(theirs)) = (ours, theirs)
+        && ours != theirs
+    {
+        block.wrong(key, None, format!("contradicts queue_config.{their_key}, which means the same; set one"));
+    }
+    ours.or(theirs)
 }
 
 /// The name that was given, or one that follows from the URL alone, so that neither the order nor the number of endpoints
@@ -158,21 +171,46 @@ fn headers(block: &mut Block<'_>) -> BTreeMap<String, String> {
     headers
 }
 
-/// Keys about the protocol, and what Prometheus has besides.
-fn other_keys(block: &mut Block<'_>) {
-    let v2 = format!("remote-write 2.0 is {}", unknown::NOT_YET);
-    block.only("protobuf_message", &["prometheus.WriteRequest"], &v2);
-    block.only("protocol", &["auto", "v1"], &format!("must be auto or v1; v2 is {}", unknown::PLANNED));
-    for key in ["send_exemplars", "send_native_histograms", "round_robin_dns"] {
-        block.only_flag(key, false);
+/// What is spoken: our words for it and Prometheus', which may not contradict each other.
+fn protocol(block: &mut Block<'_>) -> (Protocol, Compression) {
+    const WORDS: [(&str, Protocol); 3] = [("auto", Protocol::Auto), ("v1", Protocol::V1), ("v2", Protocol::V2)];
+    // Prometheus 3, `config.go`, `RemoteWriteProtoMsg`.
+    const MESSAGES: [(&str, Protocol); 2] =
+        [("prometheus.WriteRequest", Protocol::V1), ("io.prometheus.write.v2.Request", Protocol::V2)];
+    let ours = block.choice("protocol", &WORDS);
+    let theirs = block.choice("protobuf_message", &MESSAGES);
+    if let (Some(ours @ (Protocol::V1 | Protocol::V2)), Some(theirs)) = (ours, theirs)
+        && ours != theirs
+    {
+        block.wrong("protobuf_message", None, "contradicts protocol, which means the same; set one");
     }
-    block.no_effect(&["failed_request_logging"]);
-    block.refused(&unknown::REMOTE_WRITE_NOT_YET, unknown::NOT_YET);
+    // `auto` beside Prometheus' default message is how somebody asks for more than the pasted block says.
+    let protocol = ours.or(theirs).unwrap_or(Protocol::Auto);
+    let compressions = [("snappy", Compression::Snappy), ("zstd", Compression::Zstd)];
+    let compression = block.choice("compression", &compressions).unwrap_or(Compression::Snappy);
+    if compression == Compression::Zstd && protocol == Protocol::V2 {
+        block.wrong("compression", Some("zstd"), "exists only for remote-write 1.0, as VictoriaMetrics takes it");
+    }
+    (protocol, compression)
 }
 
-/// The queue, and the age limit under Prometheus' name.
-fn queue(block: &mut Block<'_>) -> (Queue, Option<Duration>) {
-    block.no_effect(&["capacity", "max_shards", "min_shards", "batch_send_deadline", "retry_on_http_429"]);
+/// What Prometheus has besides.
+fn other_keys(block: &mut Block<'_>) {
+    block.only_flag("round_robin_dns", false);
+    block.no_effect(&["failed_request_logging"]);
+    for (key, rule) in unknown::CLOUD_AUTH {
+        block.refused(&[key], rule);
+    }
+}
+
+/// What stands in `queue_config` and has another name here.
+struct Theirs {
+    sample_age_limit: Option<Duration>,
+    batch_send_deadline: Option<Duration>,
+}
+
+fn queue(block: &mut Block<'_>) -> (Queue, Theirs) {
+    block.no_effect(&["capacity", "max_shards", "min_shards"]);
     let min = block.duration("min_backoff");
     let max = block.duration("max_backoff");
     // One that is given moves the other's default, so that a pasted block with only one of them is not a contradiction.
@@ -183,10 +221,25 @@ fn queue(block: &mut Block<'_>) -> (Queue, Option<Duration>) {
     } else if min_backoff > max_backoff {
         block.wrong("min_backoff", None, format!("{min_backoff:?} is longer than max_backoff, {max_backoff:?}"));
     }
+    let retry_on_http_429 = block.flag("retry_on_http_429").unwrap_or(true);
+    if !retry_on_http_429 {
+        let path = block.path_of("retry_on_http_429");
+        block.report().notice(format!(
+            "{path}: samples that the receiver answers with 429 are not sent again; they are lost, and counted"
+        ));
+    }
     let max_samples = block.count("max_samples_per_send", MAX_SAMPLES_PER_SEND);
-    let queue =
-        Queue { max_samples_per_send: max_samples.unwrap_or(DEFAULT_MAX_SAMPLES_PER_SEND), min_backoff, max_backoff };
-    (queue, block.duration("sample_age_limit"))
+    let queue = Queue {
+        max_samples_per_send: max_samples.unwrap_or(DEFAULT_MAX_SAMPLES_PER_SEND),
+        min_backoff,
+        max_backoff,
+        retry_on_http_429,
+    };
+    let theirs = Theirs {
+        sample_age_limit: block.duration("sample_age_limit"),
+        batch_send_deadline: block.duration("batch_send_deadline"),
+    };
+    (queue, theirs)
 }
 
 fn metadata(block: &mut Block<'_>) -> SendMetadata {

@@ -107,6 +107,8 @@ fn the_block_that_mimir_prints_with_a_tuned_queue_is_taken_with_one_notice() {
     assert_eq!(endpoint.name, "mimir");
     assert_eq!(endpoint.headers, BTreeMap::from([("X-Scope-OrgID".to_owned(), "42".to_owned())]));
     assert_eq!(endpoint.queue.max_samples_per_send, 500);
+    assert!(endpoint.queue.retry_on_http_429 && endpoint.http.follow_redirects);
+    assert_eq!((endpoint.protocol, endpoint.send_interval), (Protocol::V1, Duration::from_secs(5)));
     assert_eq!(
         (endpoint.queue.min_backoff, endpoint.queue.max_backoff),
         (Duration::from_millis(30), Duration::from_secs(5))
@@ -115,8 +117,8 @@ fn the_block_that_mimir_prints_with_a_tuned_queue_is_taken_with_one_notice() {
     assert!(!endpoint.metadata.send && endpoint.metadata.send_interval == Duration::from_secs(120));
     let queue = "remote_write[0].queue_config";
     let expected = format!(
-        "accepted, but without effect in outhaul: global.evaluation_interval, {queue}.batch_send_deadline, {queue}.capacity, \
-         {queue}.max_shards, {queue}.min_shards, {queue}.retry_on_http_429"
+        "accepted, but without effect in outhaul: global.evaluation_interval, {queue}.capacity, {queue}.max_shards, \
+         {queue}.min_shards"
     );
     assert_eq!(config.notices, [expected]);
 }
@@ -300,7 +302,6 @@ fn variables_in_relabelling_stay_as_they_are() {
 
 #[test]
 fn every_rule_has_its_message() {
-    const NOT_YET: &str = "valid in Prometheus, not supported by outhaul yet";
     const SERVER: &str = "belongs to a Prometheus server; outhaul only sends, so remove it here";
     let table = [
         ("remote_wirte: []", "1: remote_wirte: unknown key; did you mean remote_write?".to_owned()),
@@ -317,7 +318,7 @@ fn every_rule_has_its_message() {
         ("scrape_configs: [{job_name: x}]", "1: scrape_configs: not supported yet".to_owned()),
         ("portainer: [{url: x}]", "1: portainer: not supported yet".to_owned()),
         ("profiles: [native, cadvisor]", "1: profiles[1]: \"cadvisor\": must be native; other profiles are not supported yet".to_owned()),
-        ("send_unchanged_every: 1m", "1: send_unchanged_every: other values than 0s are not supported yet".to_owned()),
+        ("send_unchanged_every: 1", "1: send_unchanged_every: \"1\": a duration needs a unit, such as 1s".to_owned()),
         ("rule_files: [x]", format!("1: rule_files: {SERVER}")),
         ("alerting: {}", format!("1: alerting: {SERVER}")),
         ("scrape_config_files: [x]", format!("1: scrape_config_files: {NOT_YET}")),
@@ -361,7 +362,6 @@ fn every_rule_has_its_message() {
 
 #[test]
 fn every_rule_of_an_endpoint_has_its_message() {
-    const NOT_YET: &str = "valid in Prometheus, not supported by outhaul yet";
     let table = [
         ("nam: x", "nam: unknown key; did you mean name?".to_owned()),
         ("name: ''", "name: \"\": may not be empty; leave it out, or give the endpoint a name".to_owned()),
@@ -389,22 +389,10 @@ fn every_rule_of_an_endpoint_has_its_message() {
         ("bearer_token: hunter2\nbearer_token_file: b", "bearer_token: at most one of bearer_token and bearer_token_file may be set".to_owned()),
         ("basic_auth: {username: a, password: b}\nauthorization: {credentials: c}", ": at most one way to authenticate may be set, found basic_auth and authorization".to_owned()),
         ("bearer_token: hunter2\nbasic_auth: {username: a, password: b}", ": at most one way to authenticate may be set, found basic_auth and bearer_token".to_owned()),
-        ("tls_config: {cert_file: a}", "tls_config: cert_file and key_file belong together; set both or neither".to_owned()),
-        ("tls_config: {server_name: a}", format!("tls_config.server_name: {NOT_YET}")),
-        ("tls_config: {key: hunter2}", format!("tls_config.key: {NOT_YET}")),
-        ("tls_config: {min_version: TLS12}", format!("tls_config.min_version: {NOT_YET}")),
-        ("oauth2: {client_secret: hunter2}", format!("oauth2: {NOT_YET}")),
-        ("sigv4: {}", format!("sigv4: {NOT_YET}")),
-        ("azuread: {}", format!("azuread: {NOT_YET}")),
-        ("google_iam: {}", format!("google_iam: {NOT_YET}")),
-        ("proxy_url: http://u:hunter2@h", format!("proxy_url: {NOT_YET}")),
-        ("http_headers: {a: {values: [b]}}", format!("http_headers: {NOT_YET}")),
-        ("send_exemplars: true", format!("send_exemplars: true is {NOT_YET}")),
-        ("send_native_histograms: true", format!("send_native_histograms: true is {NOT_YET}")),
-        ("follow_redirects: false", format!("follow_redirects: false is {NOT_YET}")),
-        ("proxy_from_environment: true", format!("proxy_from_environment: true is {NOT_YET}")),
-        ("protobuf_message: io.prometheus.write.v2.Request", format!("protobuf_message: \"io.prometheus.write.v2.Request\": remote-write 2.0 is {NOT_YET}")),
-        ("protocol: v2", "protocol: \"v2\": must be auto or v1; v2 is not supported yet".to_owned()),
+        ("sigv4: {}", "sigv4: signing for AWS is not supported by outhaul; send through a proxy that signs, such as aws-sigv4-proxy".to_owned()),
+        ("azuread: {}", "azuread: Azure's managed identities are not supported by outhaul; use oauth2 with a client secret".to_owned()),
+        ("google_iam: {}", "google_iam: Google's service accounts are not supported by outhaul; send through a collector that has them".to_owned()),
+        ("http_headers: {a: {values: [hunter2]}}", "http_headers: valid in Prometheus, not supported by outhaul; use headers".to_owned()),
         ("max_sample_age: 1h\nqueue_config: {sample_age_limit: 2h}", "max_sample_age: contradicts queue_config.sample_age_limit, which means the same; set one".to_owned()),
         ("queue_config: {max_samples_per_send: 0}", "queue_config.max_samples_per_send: \"0\": must be a whole number from 1 to 100000".to_owned()),
         ("queue_config: {max_samples_per_send: 1e3}", "queue_config.max_samples_per_send: \"1e3\": must be a whole number from 1 to 100000".to_owned()),
@@ -413,6 +401,52 @@ fn every_rule_of_an_endpoint_has_its_message() {
         ("queue_config: {min_bakoff: 1s}", "queue_config.min_bakoff: unknown key; did you mean min_backoff?".to_owned()),
         ("metadata_config: {send_interval: 10ms}", "metadata_config.send_interval: must be at least 1s".to_owned()),
     ];
+    check_rules(&table);
+}
+
+#[test]
+fn every_rule_of_the_way_to_a_receiver_has_its_message() {
+    let table = [
+        ("tls_config: {cert_file: a}", "tls_config: a certificate (cert, cert_file) and its key (key, key_file) belong together; set both or neither".to_owned()),
+        ("tls_config: {key: '-----BEGIN hunter2'}", "tls_config: a certificate (cert, cert_file) and its key (key, key_file) belong together; set both or neither".to_owned()),
+        ("tls_config: {ca: hunter2}", "tls_config.ca: is not PEM text; for the name of a file use ca_file".to_owned()),
+        ("tls_config: {ca: '-----BEGIN x', ca_file: b}", "tls_config.ca: at most one of ca and ca_file may be set".to_owned()),
+        ("tls_config: {cert: hunter2, key_file: b}", "tls_config.cert: is not PEM text; for the name of a file use cert_file".to_owned()),
+        ("tls_config: {server_name: 10.0.0.1}", "tls_config.server_name: \"10.0.0.1\": must be a DNS name, without port".to_owned()),
+        ("tls_config: {server_name: 'a:1'}", "tls_config.server_name: \"a:1\": must be a DNS name, without port".to_owned()),
+        ("tls_config: {server_name: a}\nproxy_url: http://p:1", "tls_config: server_name through a proxy is not supported yet; use the name in the URL".to_owned()),
+        ("tls_config: {min_version: TLS14}", "tls_config.min_version: \"TLS14\": must be one of TLS10, TLS11, TLS12, TLS13".to_owned()),
+        ("tls_config: {max_version: TLS11}", "tls_config.max_version: outhaul speaks nothing older than TLS12".to_owned()),
+        ("tls_config: {min_version: TLS13, max_version: TLS12}", "tls_config.max_version: is older than min_version".to_owned()),
+        ("tls_config: {ca_ref: a}", format!("tls_config.ca_ref: {NOT_YET}")),
+        ("oauth2: {token_url: http://t}", "oauth2.client_id: is missing".to_owned()),
+        ("oauth2: {client_id: a}", "oauth2.token_url: is missing; it is where tokens are fetched".to_owned()),
+        ("oauth2: {client_id: a, token_url: 'ftp://u:hunter2@h'}", "oauth2.token_url: not an http or https URL; write it as http://host:port/path or https://host/path".to_owned()),
+        ("oauth2: {client_id: a, token_url: http://t, client_secret: hunter2, client_secret_file: b}", "oauth2.client_secret: at most one of client_secret and client_secret_file may be set".to_owned()),
+        ("oauth2: {client_id: a, token_url: http://t, grant_type: x}", format!("oauth2.grant_type: \"x\": must be client_credentials; other grants are {NOT_YET}")),
+        ("oauth2: {client_id: a, token_url: http://t, client_certificate_key: hunter2}", format!("oauth2.client_certificate_key: {NOT_YET}")),
+        ("oauth2: {client_id: a, token_url: http://t}\nbasic_auth: {username: a, password: hunter2}", ": at most one way to authenticate may be set, found basic_auth and oauth2".to_owned()),
+        ("proxy_url: u:hunter2@h", "proxy_url: not the URL of a proxy; write it as http://host:port, https://host:port or socks5://host:port".to_owned()),
+        ("proxy_url: http://p\nproxy_from_environment: true", "proxy_from_environment: proxy_url may not be set along with it".to_owned()),
+        ("no_proxy: a\nproxy_from_environment: true", "proxy_from_environment: no_proxy may not be set along with it; NO_PROXY is read".to_owned()),
+        ("no_proxy: a", "no_proxy: has no meaning without proxy_url".to_owned()),
+        ("proxy_connect_header: {a: [hunter2]}", "proxy_connect_header: has no meaning without proxy_url or proxy_from_environment".to_owned()),
+        ("proxy_url: http://p\nproxy_connect_header: {a: hunter2}", "proxy_connect_header.a: expected a list, found a plain value".to_owned()),
+        ("proxy_url: http://p\nproxy_connect_header: {a: [\"hunter2\\n\"]}", "proxy_connect_header.a: is not a header: a name, and values of printable ASCII on one line".to_owned()),
+        ("round_robin_dns: true", format!("round_robin_dns: true is {NOT_YET}")),
+        ("queue_config: {retry_on_http_429: maybe}", "queue_config.retry_on_http_429: \"maybe\": must be true or false".to_owned()),
+        ("send_interval: 1m\nqueue_config: {batch_send_deadline: 5s}", "send_interval: contradicts queue_config.batch_send_deadline, which means the same; set one".to_owned()),
+        ("compression: gzip", "compression: \"gzip\": must be one of snappy, zstd".to_owned()),
+        ("compression: zstd\nprotocol: v2", "compression: \"zstd\": exists only for remote-write 1.0, as VictoriaMetrics takes it".to_owned()),
+        ("protobuf_message: x", "protobuf_message: \"x\": must be one of prometheus.WriteRequest, io.prometheus.write.v2.Request".to_owned()),
+        ("protocol: v3", "protocol: \"v3\": must be one of auto, v1, v2".to_owned()),
+        ("protocol: v1\nprotobuf_message: io.prometheus.write.v2.Request", "protobuf_message: contradicts protocol, which means the same; set one".to_owned()),
+    ];
+    check_rules(&table);
+}
+
+/// That an endpoint with these keys breaks this one rule.
+fn check_rules(table: &[(&str, String)]) {
     for (keys, expected) in table {
         let lines = wrong(&endpoint(keys));
         let separator = if expected.starts_with(':') { "" } else { "." };
@@ -471,7 +505,64 @@ fn names_of_files_are_relative_to_the_file_that_holds_them() {
     let config =
         from_text(&endpoint("basic_auth: {username_file: /u, password_file: p}\ntls_config: {ca_file: ca/x.pem}"));
     assert_eq!(basic(&config.remote_write[0].auth), ("/u", "/etc/outhaul/p"));
-    assert_eq!(config.remote_write[0].tls.ca_file.as_deref(), Some(Path::new("/etc/outhaul/ca/x.pem")));
+    assert_eq!(config.remote_write[0].http.tls.ca.as_ref().map(secret), Some("/etc/outhaul/ca/x.pem"));
+}
+
+#[test]
+fn what_is_spoken_is_said_in_our_words_or_in_prometheus() {
+    let spoken = |keys: &str| from_text(&endpoint(keys)).remote_write[0].protocol;
+    for (keys, protocol) in [
+        ("name: a", Protocol::Auto),
+        ("protocol: auto\nprotobuf_message: prometheus.WriteRequest", Protocol::Auto),
+        ("protobuf_message: prometheus.WriteRequest", Protocol::V1),
+        ("protobuf_message: io.prometheus.write.v2.Request", Protocol::V2),
+        ("protocol: v2\nprotobuf_message: io.prometheus.write.v2.Request", Protocol::V2),
+    ] {
+        assert_eq!(spoken(keys), protocol, "{keys}");
+    }
+    let keys = "compression: zstd\nsend_interval: 1m\nsend_exemplars: true\nsend_native_histograms: true\nfollow_redirects: false";
+    let config = from_text(&format!("send_unchanged_every: 5m\n{}", endpoint(keys)));
+    let [endpoint] = &config.remote_write[..] else { panic!("one endpoint") };
+    assert_eq!((endpoint.compression, endpoint.send_interval), (Compression::Zstd, Duration::from_secs(60)));
+    assert!(endpoint.send_exemplars && endpoint.send_native_histograms && !endpoint.http.follow_redirects);
+    assert_eq!(config.send_unchanged_every, Some(Duration::from_secs(300)));
+}
+
+#[test]
+fn giving_samples_up_at_429_is_done_only_when_asked_for_and_said() {
+    let config = from_text(&endpoint("queue_config: {retry_on_http_429: false}"));
+    assert!(!config.remote_write[0].queue.retry_on_http_429);
+    let notice = "remote_write[0].queue_config.retry_on_http_429: samples that the receiver answers with 429 are not sent again; they are lost, and counted";
+    assert_eq!(config.notices, [notice]);
+}
+
+#[test]
+fn the_proxy_is_the_one_for_the_url_of_the_endpoint() {
+    let proxy = |keys: &str, variables: &[(&str, &str)]| {
+        let config = with(&endpoint(keys), variables).unwrap();
+        config.remote_write[0].http.proxy.as_ref().map(|proxy| proxy.url.masked())
+    };
+    let variables = [("HTTP_PROXY", "u:hunter2@env:1"), ("HTTPS_PROXY", "http://tls:1"), ("NO_PROXY", "other")];
+    assert_eq!(proxy("proxy_url: http://u:hunter2@p:1", &[]).as_deref(), Some("http://p:1/"));
+    assert_eq!(proxy("proxy_url: socks5://p:1\nno_proxy: h", &[]), None);
+    assert_eq!(proxy("proxy_url: socks5://p:1\nno_proxy: other", &[]).as_deref(), Some("socks5://p:1"));
+    assert_eq!(proxy("name: a", &variables), None, "the environment is not asked unless told to");
+    assert_eq!(proxy("proxy_from_environment: true", &variables).as_deref(), Some("http://env:1/"));
+    assert_eq!(proxy("proxy_from_environment: true", &[variables[0], ("no_proxy", "h")]), None);
+    assert_eq!(proxy("proxy_from_environment: true", &variables[1..]), None, "the URL is not https");
+}
+
+#[test]
+fn oauth2_is_read_with_its_own_trust_and_way() {
+    let keys = "tls_config: {ca_file: a}\noauth2:\n  client_id: c\n  client_secret_file: s\n  token_url: https://t/\n  scopes: [x, y]\n  \
+                endpoint_params: {audience: z}\n  tls_config: {server_name: T.example, min_version: TLS13}";
+    let config = from_text(&endpoint(keys));
+    let Auth::OAuth2(oauth2) = &config.remote_write[0].auth else { panic!("oauth2") };
+    assert_eq!((oauth2.client_id.as_str(), secret(&oauth2.client_secret)), ("c", "/etc/outhaul/s"));
+    assert_eq!((oauth2.scopes.join(" ").as_str(), oauth2.endpoint_params["audience"].as_str()), ("x y", "z"));
+    assert_eq!(oauth2.tls.server_name.as_deref(), Some("t.example"));
+    assert_eq!(oauth2.tls.min_version, Some(TlsVersion::Tls13));
+    assert!(oauth2.tls.ca.is_none() && oauth2.proxy.is_none());
 }
 
 #[test]
@@ -567,6 +658,10 @@ const FULL: &str = "global: {external_labels: {site: x}}\ndocker:\n- host: tcp:/
     remote_write:\n- url: https://user:hunter2@host/path?token=hunter2\n  headers: {X-Key: hunter2}\n  tls_config: {ca_file: x}\n  \
     queue_config: {}\n  metadata_config: {}\n  write_relabel_configs: [{target_label: x}]\n- url: https://b/\n  basic_auth:\n    username: hunter2\n    password: hunter2\n- url: https://c/\n  \
     authorization:\n    credentials: hunter2\n- url: https://d/\n  bearer_token: hunter2\n\
+    - url: https://e/\n  proxy_url: http://u:hunter2@p:1\n  proxy_connect_header: {X-P: [hunter2]}\n  tls_config:\n    \
+    cert: '-----BEGIN hunter2'\n    key: '-----BEGIN hunter2'\n  \
+    oauth2:\n    client_id: c\n    client_secret: hunter2\n    token_url: https://u:hunter2@t/?x=hunter2\n    \
+    endpoint_params: {p: hunter2}\n    tls_config: {}\n    proxy_url: socks5://u:hunter2@q\n\
     pushgateway:\n  url: https://user:hunter2@host/?x=hunter2\n  tls_config: {}\nbuffer: {}\nweb: {}\nlog: {}\n";
 
 #[test]

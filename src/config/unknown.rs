@@ -42,11 +42,28 @@ pub(super) const GLOBAL_WITHOUT_EFFECT: [&str; 20] = [
     "runtime",
 ];
 
-/// Keys of a `remote_write` entry that would change what arrives (Prometheus 3, `<remote_write>`).
-pub(super) const REMOTE_WRITE_NOT_YET: [&str; 3] = ["sigv4", "azuread", "google_iam"];
+/// Ways to sign a request for one cloud, and why they are not here.
+pub(super) const CLOUD_AUTH: [(&str, &str); 3] = [
+    ("sigv4", "signing for AWS is not supported by outhaul; send through a proxy that signs, such as aws-sigv4-proxy"),
+    ("azuread", "Azure's managed identities are not supported by outhaul; use oauth2 with a client secret"),
+    ("google_iam", "Google's service accounts are not supported by outhaul; send through a collector that has them"),
+];
 
-/// Keys of Prometheus' `http_config` that would change how a receiver is reached.
-pub(super) const HTTP_NOT_YET: [&str; 5] = ["oauth2", "proxy_url", "no_proxy", "proxy_connect_header", "http_headers"];
+/// Keys of Prometheus' `http_config` for which there is another way.
+pub(super) const HTTP_NOT_YET: [&str; 1] = ["http_headers"];
+
+/// Keys of Prometheus' `oauth2` that belong to the grant by a signed JWT, or name a secret kept elsewhere.
+pub(super) const OAUTH2_NOT_YET: [&str; 9] = [
+    "client_secret_ref",
+    "client_certificate_key_id",
+    "client_certificate_key",
+    "client_certificate_key_file",
+    "signature_algorithm",
+    "iss",
+    "audience",
+    "claims",
+    "client_certificate_key_ref",
+];
 
 /// Keys of Prometheus' `basic_auth` that name a secret kept elsewhere.
 pub(super) const BASIC_AUTH_NOT_YET: [&str; 2] = ["username_ref", "password_ref"];
@@ -54,8 +71,8 @@ pub(super) const BASIC_AUTH_NOT_YET: [&str; 2] = ["username_ref", "password_ref"
 /// Keys of Prometheus' `authorization` likewise.
 pub(super) const AUTHORIZATION_NOT_YET: [&str; 1] = ["credentials_ref"];
 
-/// Keys of Prometheus' `tls_config` that are not supported.
-pub(super) const TLS_NOT_YET: [&str; 6] = ["ca", "cert", "key", "server_name", "min_version", "max_version"];
+/// Keys of Prometheus' `tls_config` that name a text kept elsewhere.
+pub(super) const TLS_NOT_YET: [&str; 3] = ["ca_ref", "cert_ref", "key_ref"];
 
 /// The longest name for which a nearest one is looked for, in bytes.
 const MAX_COMPARED_BYTES: usize = 64;
@@ -82,13 +99,13 @@ fn is_refused(name: &str) -> bool {
         &SERVER_BLOCKS,
         &TOP_LEVEL_NOT_YET,
         &GLOBAL_WITHOUT_EFFECT,
-        &REMOTE_WRITE_NOT_YET,
         &HTTP_NOT_YET,
+        &OAUTH2_NOT_YET,
         &BASIC_AUTH_NOT_YET,
         &AUTHORIZATION_NOT_YET,
         &TLS_NOT_YET,
     ];
-    lists.iter().any(|list| list.contains(&name))
+    lists.iter().any(|list| list.contains(&name)) || CLOUD_AUTH.iter().any(|(key, _)| *key == name)
 }
 
 /// The known name that `name` was probably meant to be: at most a third of its letters are wrong.

@@ -50,8 +50,8 @@ pub(super) fn config(
 pub(super) fn read(root: &mut Block<'_>, environment: &Environment) -> Config {
     refuse(root);
     let has_remote_write = root.item_count("remote_write") > 0;
-    let remote_write = remote_write::endpoints(root);
-    let pushgateway = pushgateway(root, has_remote_write);
+    let remote_write = remote_write::endpoints(root, environment);
+    let pushgateway = pushgateway(root, has_remote_write, environment);
     if !has_remote_write && pushgateway.is_none() {
         let hint = "set OUTHAUL_REMOTE_WRITE_URL or write a remote_write block";
         root.report().notice(format!("local only: nothing leaves this host; {hint}"));
@@ -64,6 +64,7 @@ pub(super) fn read(root: &mut Block<'_>, environment: &Environment) -> Config {
         buffer: root.block_or_default("buffer", buffer),
         web: web(root),
         log: root.block_or_default("log", log),
+        send_unchanged_every: root.duration("send_unchanged_every").filter(|every| !every.is_zero()),
         shutdown_grace: root.duration("shutdown_grace").unwrap_or(DEFAULT_SHUTDOWN_GRACE),
         notices: Vec::new(),
     }
@@ -79,9 +80,6 @@ fn refuse(root: &mut Block<'_>) {
         "native" => Ok(()),
         _ => Err(format!("must be native; other profiles are {}", unknown::PLANNED)),
     });
-    if root.duration("send_unchanged_every").is_some_and(|every| !every.is_zero()) {
-        root.wrong("send_unchanged_every", None, format!("other values than 0s are {}", unknown::PLANNED));
-    }
 }
 
 fn global(block: &mut Block<'_>) -> Global {
@@ -224,7 +222,7 @@ fn filter(block: &mut Block<'_>) -> Filter {
     }
 }
 
-fn pushgateway(root: &mut Block<'_>, has_remote_write: bool) -> Option<Pushgateway> {
+fn pushgateway(root: &mut Block<'_>, has_remote_write: bool, environment: &Environment) -> Option<Pushgateway> {
     root.block("pushgateway", |block| {
         const MODES: [(&str, Option<PushgatewayMode>); 3] =
             [("fallback", Some(PushgatewayMode::Fallback)), ("always", Some(PushgatewayMode::Always)), ("off", None)];
@@ -246,17 +244,16 @@ fn pushgateway(root: &mut Block<'_>, has_remote_write: bool) -> Option<Pushgatew
             "" => Err("may not be empty".to_owned()),
             job => Ok(job.to_owned()),
         });
-        let auth = http::auth(block, url.as_ref());
-        let tls = http::tls(block);
+        let auth = http::auth(block, url.as_ref(), environment);
+        let http = http::http(block, url.as_ref(), environment);
         let after = block.duration("after").unwrap_or(DEFAULT_PUSHGATEWAY_AFTER);
-        http::other_http_keys(block);
         Some(Pushgateway {
             url: url?,
             mode: mode?,
             after,
             job: job.unwrap_or_else(|| Target::JOB.to_owned()),
             auth,
-            tls,
+            http,
         })
     })?
 }

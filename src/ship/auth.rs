@@ -12,15 +12,58 @@ use secrecy::ExposeSecret as _;
 use tokio::io::AsyncReadExt as _;
 
 use super::outcome::{Failure, FailureKind};
+use super::token::TokenSource;
 use crate::config::{Auth, Secret, SecretSource};
 
 /// The most of a secret file that is read; tokens are far smaller.
 const SECRET_BYTES_MAX: u64 = 64 * 1024;
 
-/// The header's value; `None` where no credentials are configured.
-pub(super) async fn authorization(auth: &Auth) -> Result<Option<HeaderValue>, Failure> {
+/// Whether a credential was made for this request, or may have been withdrawn since it was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Freshness {
+    /// Nothing newer can be had.
+    New,
+    /// It was kept.
+    Kept,
+}
+
+/// What an endpoint's requests are signed with.
+#[derive(Debug)]
+pub(super) enum Credentials {
+    /// What the configuration, or a file that it names, holds.
+    Given(Auth),
+    /// A token that is fetched.
+    Fetched(Box<TokenSource>),
+}
+
+impl Credentials {
+    pub(super) fn new(auth: Auth) -> Self {
+        match auth {
+            Auth::OAuth2(oauth2) => Self::Fetched(Box::new(TokenSource::new(*oauth2))),
+            auth => Self::Given(auth),
+        }
+    }
+
+    /// The header's value; `None` where no credentials are configured.
+    pub(super) async fn header(&mut self) -> Result<(Option<HeaderValue>, Freshness), Failure> {
+        match self {
+            Self::Given(auth) => Ok((authorization(auth).await?, Freshness::New)),
+            Self::Fetched(source) => source.header().await.map(|(value, freshness)| (Some(value), freshness)),
+        }
+    }
+
+    /// Lets go of what was kept, because the receiver does not take it.
+    pub(super) fn forget(&mut self) {
+        if let Self::Fetched(source) = self {
+            source.forget();
+        }
+    }
+}
+
+/// The header of credentials that are given; `None` where there are none.
+async fn authorization(auth: &Auth) -> Result<Option<HeaderValue>, Failure> {
     let (text, source) = match auth {
-        Auth::None => return Ok(None),
+        Auth::None | Auth::OAuth2(_) => return Ok(None),
         Auth::Basic { username, password } => {
             let (user, secret) = (read(username).await?, read(password).await?);
             let pair = Secret::from(format!("{}:{}", user.expose_secret(), secret.expose_secret()));
@@ -31,11 +74,17 @@ pub(super) async fn authorization(auth: &Auth) -> Result<Option<HeaderValue>, Fa
             (Secret::from(format!("{scheme} {}", secret.expose_secret())), credentials)
         }
     };
-    let mut value = HeaderValue::from_str(text.expose_secret()).map_err(|_| {
+    let value = sensitive(text.expose_secret()).ok_or_else(|| {
         unprepared(format!("{} cannot stand in a header: it holds a line break or worse", name(source)))
     })?;
-    value.set_sensitive(true);
     Ok(Some(value))
+}
+
+/// A header's value that no debug text shows.
+pub(super) fn sensitive(text: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 fn name(source: &SecretSource) -> String {
@@ -45,7 +94,7 @@ fn name(source: &SecretSource) -> String {
     }
 }
 
-async fn read(source: &SecretSource) -> Result<Secret, Failure> {
+pub(super) async fn read(source: &SecretSource) -> Result<Secret, Failure> {
     match source {
         SecretSource::Value(secret) => Ok(secret.clone()),
         SecretSource::File(path) => read_file(path).await,

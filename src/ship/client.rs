@@ -1,46 +1,28 @@
-//! One HTTP client for one place: bounded in time, in what it reads, and in whom it talks to.
+//! One HTTP client for one place: bounded in time, and in whom it talks to.
 //!
-//! Invariants: no request takes longer than its timeout; at most [`TEXT_BYTES_MAX`] of an answer's body are kept and
-//! little more is read; credentials go to the configured host only; nothing from the environment is used. The client is
-//! built when first needed and again after failures over TLS, so a certificate file that comes late, or is renewed, needs
-//! no restart.
+//! Invariants: no request takes longer than its timeout; credentials go to the configured host only, and are read anew for
+//! each request, so that a rotated one needs no restart; nothing that is shown of an answer or an error repeats a secret.
 
 use std::collections::BTreeMap;
-use std::error::Error as _;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use reqwest::header::{
-    AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, USER_AGENT,
-};
-use reqwest::{Method, Response, StatusCode, Url};
-use tokio::time::Instant;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use reqwest::{Method, Url};
 
-use super::auth::{authorization, unprepared};
+use super::auth::{Credentials, Freshness};
+use super::connection::{Connection, TEXT_BYTES_MAX};
 use super::outcome::{Answer, Exchange, Failure, FailureKind};
-use super::tls::{self, Transport};
-use crate::config::{Auth, Tls};
-use crate::log;
+use crate::config::{Auth, Http};
 
-/// The most of an answer's body that is kept; Prometheus keeps as much.
-pub(super) const TEXT_BYTES_MAX: usize = 1024;
-/// How long the body of an answer whose status is known may take.
-const TEXT_TIMEOUT: Duration = Duration::from_secs(2);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Less than the 60 s after which usual load balancers close an idle connection.
-const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(50);
-/// How old a client for TLS must be before a failure makes it read its certificate files again.
-const REBUILD_AFTER: Duration = Duration::from_secs(60);
+/// What we call ourselves.
+pub(super) const OUR_NAME: HeaderValue = HeaderValue::from_static(concat!("outhaul/", env!("CARGO_PKG_VERSION")));
 /// The most redirects that are followed for one request.
 const REDIRECTS_MAX: usize = 3;
-/// The longest error text, in characters.
-const MESSAGE_CHARS_MAX: usize = 512;
 /// Shorter ones cannot be told from ordinary words.
 const SECRET_LEN_MIN: usize = 4;
-/// The most header fields of an answer.
-const ANSWER_HEADERS_MAX: usize = 100;
 
 /// Headers that configured ones never override: those of Prometheus' `reservedHeaders` (config/config.go) that a request
 /// of ours could carry. Those that we set are not listed, because ours are set last.
@@ -58,7 +40,7 @@ const RESERVED: [&str; 7] = [
 #[derive(Debug)]
 pub(super) struct ClientOptions {
     pub(super) auth: Auth,
-    pub(super) tls: Tls,
+    pub(super) http: Http,
     pub(super) headers: BTreeMap<String, String>,
     pub(super) timeout: Duration,
 }
@@ -75,114 +57,79 @@ pub(super) struct Request {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Client {
-    options: ClientOptions,
+    credentials: Credentials,
     configured_headers: HeaderMap,
-    built: Option<Built>,
-    /// Whether the last answer left a connection open that the next request will use.
-    kept_alive: bool,
-}
-
-#[derive(Debug)]
-struct Built {
-    client: reqwest::Client,
-    transport: Transport,
-    at: Instant,
+    timeout: Duration,
+    connection: Connection,
 }
 
 impl Client {
     pub(super) fn new(options: ClientOptions) -> Self {
-        let configured_headers = configured_headers(&options.headers);
-        Self { options, configured_headers, built: None, kept_alive: false }
+        Self {
+            credentials: Credentials::new(options.auth),
+            configured_headers: configured_headers(&options.headers),
+            timeout: options.timeout,
+            connection: Connection::new(options.http),
+        }
     }
 
     /// The total timeout of a request.
     pub(super) fn timeout(&self) -> Duration {
-        self.options.timeout
+        self.timeout
     }
 
     /// Sends a request within `timeout` and reads what matters of the answer.
     pub(super) async fn send(&mut self, request: &Request, timeout: Duration) -> Exchange {
-        let exchange = match tokio::time::timeout(timeout, self.send_and_follow(request)).await {
+        let exchange = match tokio::time::timeout(timeout, self.send_authorized(request)).await {
             Ok(exchange) => exchange,
             Err(_) => Err(Failure { kind: FailureKind::Timeout, message: format!("no answer within {timeout:?}") }),
         };
         if exchange.is_err() {
-            self.kept_alive = false;
-            let outdated = |built: &Built| built.transport == Transport::Tls && built.at.elapsed() >= REBUILD_AFTER;
-            if self.built.as_ref().is_some_and(outdated) {
-                self.built = None;
-            }
+            self.connection.note_failure();
         }
         exchange
     }
 
-    async fn send_and_follow(&mut self, request: &Request) -> Exchange {
+    async fn send_authorized(&mut self, request: &Request) -> Exchange {
+        let (header, freshness) = self.credentials.header().await?;
+        let answer = self.send_and_follow(request, header).await?;
+        if answer.status != 401 || freshness == Freshness::New {
+            return Ok(answer);
+        }
+        // A token that was fetched earlier may have been withdrawn since: once, with a new one.
+        self.credentials.forget();
+        let (header, _) = self.credentials.header().await?;
+        self.send_and_follow(request, header).await
+    }
+
+    async fn send_and_follow(&mut self, request: &Request, authorization: Option<HeaderValue>) -> Exchange {
         let mut headers = self.configured_headers.clone();
         headers.extend(request.headers.clone());
-        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("outhaul/", env!("CARGO_PKG_VERSION"))));
-        if let Some(value) = authorization(&self.options.auth).await? {
-            headers.insert(AUTHORIZATION, value);
-        }
+        headers.insert(USER_AGENT, OUR_NAME);
+        headers.extend(authorization.map(|value| (AUTHORIZATION, value)));
         let mut request = Request { headers, ..request.clone() };
-        let secrets = secrets(&request.headers);
+        let secrets = all_secrets(&request.headers, self.connection.secrets());
         for _ in 0..REDIRECTS_MAX {
-            let answer = self.send_once(&request).await?;
-            match redirect(&request.url, &answer) {
+            let answer = self.send_once(&request, &secrets).await?;
+            match redirect(&request.url, &answer).filter(|_| self.connection.follows_redirects()) {
                 Some(url) => request.url = url,
                 None => return Ok(without(&secrets, answer)),
             }
         }
-        Ok(without(&secrets, self.send_once(&request).await?))
+        Ok(without(&secrets, self.send_once(&request, &secrets).await?))
     }
 
-    async fn send_once(&mut self, request: &Request) -> Exchange {
-        let client = self.client_for(&request.url).await?;
-        let sent = match client.execute(to_reqwest(request)).await {
-            // The other side closed an idle connection at the moment we used it: that is no failure of the endpoint.
-            Err(error) if self.kept_alive && is_broken(&error) => {
-                self.kept_alive = false;
-                client.execute(to_reqwest(request)).await
-            }
-            sent => sent,
-        };
-        let answer = read_answer(sent.map_err(failure)?).await;
-        self.kept_alive = true;
-        Ok(answer)
-    }
-
-    async fn client_for(&mut self, url: &Url) -> Result<reqwest::Client, Failure> {
-        let transport = if url.scheme() == "https" { Transport::Tls } else { Transport::Plain };
-        if let Some(built) = &self.built
-            && built.transport == transport
-        {
-            return Ok(built.client.clone());
+    async fn send_once(&mut self, request: &Request, secrets: &[String]) -> Exchange {
+        match self.connection.exchange(request, TEXT_BYTES_MAX).await {
+            Ok((answer, _)) => Ok(answer),
+            Err(failure) => Err(Failure { message: hidden(secrets, &failure.message), ..failure }),
         }
-        let tls = self.options.tls.clone();
-        let client = tokio::task::spawn_blocking(move || build(&tls, transport)).await;
-        let client = client.map_err(|_| unprepared("the http client could not be built in time".to_owned()))??;
-        self.built = Some(Built { client: client.clone(), transport, at: Instant::now() });
-        Ok(client)
     }
 }
 
-fn build(tls: &Tls, transport: Transport) -> Result<reqwest::Client, Failure> {
-    let builder = reqwest::Client::builder()
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .referer(false)
-        .http1_only()
-        .http1_max_headers(ANSWER_HEADERS_MAX)
-        .connect_timeout(CONNECT_TIMEOUT)
-        .pool_idle_timeout(POOL_IDLE_TIMEOUT)
-        .pool_max_idle_per_host(1);
-    tls::configure(builder, tls, transport)?
-        .build()
-        .map_err(|error| unprepared(format!("the http client cannot be built: {}", chain(&error))))
-}
-
-/// Every secret of a request in every form in which an answer might repeat it.
-fn secrets(headers: &HeaderMap) -> Vec<String> {
-    let mut secrets = Vec::new();
+/// Every secret of a request in every form in which an answer might repeat it, and `more`.
+pub(super) fn all_secrets(headers: &HeaderMap, more: Vec<String>) -> Vec<String> {
+    let mut secrets = more;
     for value in headers.values().filter(|value| value.is_sensitive()) {
         let Ok(text) = value.to_str() else { continue };
         let credentials = text.split_once(' ').map_or(text, |(_, credentials)| credentials);
@@ -197,12 +144,15 @@ fn secrets(headers: &HeaderMap) -> Vec<String> {
     secrets
 }
 
+/// A text without any of `secrets`.
+pub(super) fn hidden(secrets: &[String], text: &str) -> String {
+    secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "<secret>"))
+}
+
 /// An answer as it may be shown: a debug proxy that echoes the request must not get its secrets into our log.
-fn without(secrets: &[String], mut answer: Answer) -> Answer {
-    for secret in secrets {
-        answer.text = answer.text.replace(secret.as_str(), "<secret>");
-        answer.location = answer.location.map(|location| location.replace(secret.as_str(), "<secret>"));
-    }
+pub(super) fn without(secrets: &[String], mut answer: Answer) -> Answer {
+    answer.text = hidden(secrets, &answer.text);
+    answer.location = answer.location.map(|location| hidden(secrets, &location));
     // The text was cut somewhere, perhaps within a secret.
     let cut = secrets.iter().filter_map(|secret| {
         (SECRET_LEN_MIN..secret.len())
@@ -231,13 +181,6 @@ fn configured_headers(configured: &BTreeMap<String, String>) -> HeaderMap {
     headers
 }
 
-fn to_reqwest(request: &Request) -> reqwest::Request {
-    let mut made = reqwest::Request::new(request.method.clone(), request.url.clone());
-    made.headers_mut().extend(request.headers.clone());
-    *made.body_mut() = Some(request.body.clone().into());
-    made
-}
-
 /// Where a 307 or 308 leads, if it stays on the host and does not leave TLS: a method and a body may be sent there again
 /// (RFC 9110, sections 15.4.8 and 15.4.9). Every other redirect is an answer like any other.
 fn redirect(from: &Url, answer: &Answer) -> Option<Url> {
@@ -251,74 +194,11 @@ fn redirect(from: &Url, answer: &Answer) -> Option<Url> {
     allowed.then_some(to)
 }
 
-async fn read_answer(mut response: Response) -> Answer {
-    let header = |name: HeaderName| response.headers().get(name)?.to_str().ok().map(one_line);
-    let (retry_after, content_type, location) = (header(RETRY_AFTER), header(CONTENT_TYPE), header(LOCATION));
-    let status = response.status();
-    let mut head = Vec::new();
-    if status != StatusCode::NO_CONTENT {
-        // A body that stalls or breaks changes nothing: the status has been said.
-        drop(tokio::time::timeout(TEXT_TIMEOUT, read_head(&mut response, &mut head)).await);
-    }
-    let text = one_line(&String::from_utf8_lossy(&head));
-    Answer { status: status.as_u16(), retry_after, content_type, location, text }
-}
-
-async fn read_head(response: &mut Response, head: &mut Vec<u8>) {
-    while let Ok(Some(chunk)) = response.chunk().await {
-        let room = TEXT_BYTES_MAX - head.len();
-        head.extend_from_slice(&chunk[..chunk.len().min(room)]);
-        if chunk.len() > room {
-            break;
-        }
-    }
-}
-
-/// A receiver's words, fit for one line of a log.
-fn one_line(text: &str) -> String {
-    log::one_line(text, TEXT_BYTES_MAX)
-}
-
-/// Whether the connection was there and broke, or carried nonsense.
-fn is_broken(error: &reqwest::Error) -> bool {
-    !error.is_timeout() && !error.is_connect() && !error.is_builder()
-}
-
-fn failure(error: reqwest::Error) -> Failure {
-    // The URL may carry credentials; whoever logs this adds the masked one.
-    let error = error.without_url();
-    let kind = if error.is_timeout() {
-        FailureKind::Timeout
-    } else if error.is_dns() {
-        FailureKind::Dns
-    } else if error.is_connect() {
-        FailureKind::Connect
-    } else if error.is_builder() {
-        FailureKind::Unprepared
-    } else {
-        FailureKind::Broken
-    };
-    Failure { kind, message: chain(&error) }
-}
-
-/// An error and its causes, each said once.
-fn chain(error: &reqwest::Error) -> String {
-    let mut message = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !message.contains(&text) {
-            message.push_str(": ");
-            message.push_str(&text);
-        }
-        cause = error.source();
-    }
-    log::one_line(&message, MESSAGE_CHARS_MAX)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::scripted::{Server, answer, no_content, status};
     use super::*;
+    use crate::config::Proxy;
 
     #[test]
     fn an_answer_that_repeats_our_secrets_is_shown_without_them() {
@@ -333,7 +213,7 @@ mod tests {
         let echo = |text: &str| {
             let answer =
                 Answer { text: text.to_owned(), location: Some("/?key=opensesame".to_owned()), ..Answer::default() };
-            without(&secrets(&headers), answer)
+            without(&all_secrets(&headers, Vec::new()), answer)
         };
         let shown = echo("dTpnZWhlaW0= u:geheim geheim opensesame harmless");
         assert_eq!(shown.text, "<secret> <secret> <secret> <secret> harmless");
@@ -373,9 +253,75 @@ mod tests {
         assert_eq!(format!("{:?}", headers["x-scope-orgid"]), "Sensitive");
     }
 
-    #[test]
-    fn a_receivers_words_become_one_line() {
-        assert_eq!(one_line(" a\r\nb\x1b[31mc\0 "), "a  b [31mc");
-        assert_eq!(one_line(&"x".repeat(5000)).len(), TEXT_BYTES_MAX);
+    fn client(http: Http) -> Client {
+        super::super::install_crypto_provider();
+        let (auth, headers) = (Auth::None, BTreeMap::new());
+        Client::new(ClientOptions { auth, http, headers, timeout: Duration::from_secs(30) })
+    }
+
+    fn request(url: &Url) -> Request {
+        Request { method: Method::POST, url: url.clone(), headers: HeaderMap::new(), body: Bytes::from_static(b"x") }
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_left_after_trouble_so_that_another_server_may_be_found() {
+        let mut server = Server::replying([no_content(), status("503 x")]).await;
+        let mut client = client(Http::default());
+        let mut connections = Vec::new();
+        for _ in 0..5 {
+            client.send(&request(&server.url), Duration::from_secs(30)).await.unwrap();
+            connections.push(server.next().await.connection);
+        }
+        assert_eq!(connections, [0, 0, 0, 1, 1], "the request after the trouble is the last on its connection");
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_not_followed_where_that_is_switched_off() {
+        let server = Server::replying([answer("308 x", "location: /other\r\n", "")]).await;
+        let mut client = client(Http { follow_redirects: false, ..Http::default() });
+        let answer = client.send(&request(&server.url), Duration::from_secs(30)).await.unwrap();
+        assert_eq!((answer.status, answer.location.as_deref()), (308, Some("/other")));
+    }
+
+    #[tokio::test]
+    async fn the_receivers_counts_and_clock_are_handed_on() {
+        let headers = "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nX-Prometheus-Remote-Write-Samples-Written: 3\r\n";
+        let server = Server::replying([answer("200 OK", headers, "")]).await;
+        let answer = client(Http::default()).send(&request(&server.url), Duration::from_secs(30)).await.unwrap();
+        assert_eq!(answer.written.map(|written| written.samples), Some(3));
+        assert_eq!(answer.date.map(crate::model::Timestamp::millis), Some(784_111_777_000));
+    }
+
+    #[tokio::test]
+    async fn a_proxy_is_spoken_to_in_place_of_the_receiver_and_its_password_is_not_shown() {
+        let mut proxy = Server::replying([answer("407 x", "", "you are u:hunter2secret")]).await;
+        let mut url = proxy.url.clone();
+        url.set_username("u").unwrap();
+        url.set_password(Some("hunter2secret")).unwrap();
+        let proxy_config = Proxy { url: crate::config::Url::new(url), connect_headers: Vec::new() };
+        let mut client = client(Http { proxy: Some(proxy_config), ..Http::default() });
+        let to = Url::parse("http://receiver.invalid/push").unwrap();
+        let answer = client.send(&request(&to), Duration::from_secs(30)).await.unwrap();
+        assert_eq!((answer.status, answer.text.as_str()), (407, "you are u:<secret>"));
+        let seen = proxy.next().await;
+        assert_eq!(seen.path(), "http://receiver.invalid/push");
+        let pair = STANDARD.encode("u:hunter2secret");
+        assert_eq!(seen.header("proxy-authorization"), Some(format!("Basic {pair}").as_str()));
+    }
+
+    #[tokio::test]
+    async fn a_receiver_behind_tls_is_asked_for_by_connect_with_the_headers_for_it() {
+        let mut proxy = Server::replying([answer("403 no", "", "")]).await;
+        let connect_headers = vec![("X-Proxy-Key".to_owned(), crate::config::Secret::from("hunter2"))];
+        let proxy_config = Proxy { url: crate::config::Url::new(proxy.url.clone()), connect_headers };
+        let tls = crate::config::Tls { insecure_skip_verify: true, ..crate::config::Tls::default() };
+        let mut client = client(Http { proxy: Some(proxy_config), tls, ..Http::default() });
+        let to = Url::parse("https://receiver.invalid/push").unwrap();
+        let failure = client.send(&request(&to), Duration::from_secs(30)).await.unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Connect, "{failure}");
+        let seen = proxy.next().await;
+        assert_eq!((seen.method(), seen.path()), ("CONNECT", "receiver.invalid:443"));
+        assert_eq!(seen.header("x-proxy-key"), Some("hunter2"));
+        assert!(!format!("{client:?}").contains("hunter2"));
     }
 }

@@ -23,8 +23,24 @@ pub struct Answer {
     pub content_type: Option<String>,
     /// The header `Location`.
     pub location: Option<String>,
+    /// What the receiver says it wrote; `None` where it says nothing at all.
+    pub written: Option<Written>,
+    /// The receiver's clock, by its header `Date`.
+    pub date: Option<Timestamp>,
     /// The beginning of the body, made fit for one line of a log.
     pub text: String,
+}
+
+/// The headers `X-Prometheus-Remote-Write-*-Written` (remote-write 2.0, "Required Written Response Headers"): where one is
+/// there, a missing other one means 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Samples.
+    pub samples: u64,
+    /// Native histograms.
+    pub histograms: u64,
+    /// Exemplars.
+    pub exemplars: u64,
 }
 
 /// Why there is no answer.

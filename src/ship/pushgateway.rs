@@ -116,7 +116,7 @@ impl Pushgateway {
             masked: config.url.masked(),
             client: Client::new(ClientOptions {
                 auth: config.auth,
-                tls: config.tls,
+                http: config.http,
                 headers: std::collections::BTreeMap::new(),
                 timeout: TIMEOUT,
             }),
@@ -373,7 +373,7 @@ mod tests {
             after: Duration::from_secs(60),
             job: "edge".to_owned(),
             auth: config::Auth::None,
-            tls: config::Tls::default(),
+            http: config::Http::default(),
         };
         let clock = Clock::manual(Timestamp::from_millis(1_000_000));
         let metrics = Metrics::register(&Registry::new());

@@ -1,4 +1,4 @@
-//! A remote-write 1.0 request: the exact headers around a body.
+//! A remote-write request: the exact headers around a body.
 
 use std::time::Duration;
 
@@ -9,13 +9,47 @@ use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, Hea
 use super::client::{Client, ClientOptions, Request};
 use super::outcome::Exchange;
 use crate::config::{RemoteWrite, Url};
+use crate::encode::{Compression, Message};
 
-/// What specification 1.0 calls itself (remote-write 1.0, "Protocol").
-const VERSION: (HeaderName, HeaderValue) =
-    (HeaderName::from_static("x-prometheus-remote-write-version"), HeaderValue::from_static("0.1.0"));
+const VERSION: HeaderName = HeaderName::from_static("x-prometheus-remote-write-version");
+/// What `VictoriaMetrics`' own sender says instead of the version when it sends zstd (vmagent, `remotewrite/client.go`).
+const VM_VERSION: HeaderName = HeaderName::from_static("x-victoriametrics-remote-write-version");
 
 /// Not in the specification; Prometheus sends it, and Grafana Mimir makes its `Retry-After` grow with it.
 const RETRY_ATTEMPT: HeaderName = HeaderName::from_static("retry-attempt");
+
+/// A body and what it is.
+#[derive(Clone, Debug)]
+pub(super) struct Envelope {
+    pub(super) message: Message,
+    pub(super) compression: Compression,
+    pub(super) body: Bytes,
+    /// 0 for the first try; the same body is given for the next ones.
+    pub(super) attempt: u32,
+}
+
+impl Envelope {
+    fn headers(&self) -> HeaderMap {
+        // No space before `proto`: receivers compare the parameter's name without trimming it.
+        let (content_type, version) = match self.message {
+            Message::V1 => ("application/x-protobuf", "0.1.0"),
+            Message::V2 => ("application/x-protobuf;proto=io.prometheus.write.v2.Request", "2.0.0"),
+        };
+        let (encoding, version) = match self.compression {
+            Compression::Snappy => ("snappy", (VERSION, version)),
+            Compression::Zstd => ("zstd", (VM_VERSION, "1")),
+        };
+        let mut headers = HeaderMap::from_iter([
+            (version.0, HeaderValue::from_static(version.1)),
+            (CONTENT_ENCODING, HeaderValue::from_static(encoding)),
+            (CONTENT_TYPE, HeaderValue::from_static(content_type)),
+        ]);
+        if self.attempt > 0 {
+            headers.insert(RETRY_ATTEMPT, self.attempt.into());
+        }
+        headers
+    }
+}
 
 /// One endpoint's side of HTTP.
 #[derive(Debug)]
@@ -28,7 +62,7 @@ impl Endpoint {
     pub(super) fn new(config: &RemoteWrite) -> Self {
         let client = Client::new(ClientOptions {
             auth: config.auth.clone(),
-            tls: config.tls.clone(),
+            http: config.http.clone(),
             headers: config.headers.clone(),
             timeout: config.remote_timeout,
         });
@@ -40,22 +74,56 @@ impl Endpoint {
         self.url.expose().host_str().unwrap_or("")
     }
 
-    /// POSTs a body; `attempt` is 0 for the first try, and the same body is given for the next ones.
-    pub(super) async fn post(&mut self, body: Bytes, attempt: u32) -> Exchange {
-        self.post_within(body, attempt, self.client.timeout()).await
+    /// POSTs a body.
+    pub(super) async fn post(&mut self, envelope: Envelope) -> Exchange {
+        self.post_within(envelope, self.client.timeout()).await
     }
 
     /// POSTs a body that is worth less patience than samples are.
-    pub(super) async fn post_within(&mut self, body: Bytes, attempt: u32, timeout: Duration) -> Exchange {
-        let mut headers = HeaderMap::from_iter([
-            VERSION,
-            (CONTENT_ENCODING, HeaderValue::from_static("snappy")),
-            (CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf")),
-        ]);
-        if attempt > 0 {
-            headers.insert(RETRY_ATTEMPT, attempt.into());
-        }
-        let request = Request { method: Method::POST, url: self.url.expose().clone(), headers, body };
+    pub(super) async fn post_within(&mut self, envelope: Envelope, timeout: Duration) -> Exchange {
+        let headers = envelope.headers();
+        let request = Request { method: Method::POST, url: self.url.expose().clone(), headers, body: envelope.body };
         self.client.send(&request, timeout.min(self.client.timeout())).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_body_has_the_headers_of_its_specification() {
+        let headers = |message, compression, attempt| {
+            let headers = Envelope { message, compression, body: Bytes::new(), attempt }.headers();
+            let mut pairs: Vec<String> =
+                headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+            pairs.sort();
+            pairs
+        };
+        assert_eq!(
+            headers(Message::V1, Compression::Snappy, 0),
+            [
+                "content-encoding: snappy",
+                "content-type: application/x-protobuf",
+                "x-prometheus-remote-write-version: 0.1.0"
+            ]
+        );
+        assert_eq!(
+            headers(Message::V2, Compression::Snappy, 3),
+            [
+                "content-encoding: snappy",
+                "content-type: application/x-protobuf;proto=io.prometheus.write.v2.Request",
+                "retry-attempt: 3",
+                "x-prometheus-remote-write-version: 2.0.0"
+            ]
+        );
+        assert_eq!(
+            headers(Message::V1, Compression::Zstd, 0),
+            [
+                "content-encoding: zstd",
+                "content-type: application/x-protobuf",
+                "x-victoriametrics-remote-write-version: 1"
+            ]
+        );
     }
 }

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -14,12 +15,12 @@ use super::families::Families;
 use super::metrics::{EndpointMetrics, Metrics};
 use super::outcome::{self, Exchange, Outcome};
 use super::part_size::{PartSize, TooLarge};
-use super::remote_write::Endpoint;
+use super::remote_write::{Endpoint, Envelope};
 use super::state::EndpointState;
 use crate::buffer::{self, Buffer, EndpointId, Fates, Lease, Limits};
 use crate::clock::Clock;
 use crate::config::RemoteWrite;
-use crate::encode::{Part, v1};
+use crate::encode::{Compression, Message, Part, v1};
 use crate::model::{Labels, Snapshot, Timestamp};
 use crate::shutdown::{Phase, Shutdown};
 
@@ -243,7 +244,7 @@ impl Shipper {
         let mut stop = shutdown.clone();
         let exchange = tokio::select! {
             biased;
-            exchange = self.endpoint.post(body.bytes.clone(), attempt) => exchange,
+            exchange = self.endpoint.post(envelope(body.bytes.clone(), attempt)) => exchange,
             () = stop.reached(Phase::Stopped) => return None,
         };
         self.metrics.duration.observe(began.elapsed().as_secs_f64());
@@ -283,7 +284,7 @@ impl Shipper {
             let mut drain = shutdown.clone();
             let exchange = tokio::select! {
                 biased;
-                exchange = self.endpoint.post_within(body.bytes, 0, METADATA_TIMEOUT) => exchange,
+                exchange = self.endpoint.post_within(envelope(body.bytes, 0), METADATA_TIMEOUT) => exchange,
                 () = drain.reached(Phase::Draining) => return,
             };
             self.metrics.request(&outcome::code(&exchange));
@@ -296,6 +297,10 @@ impl Shipper {
             }
         }
     }
+}
+
+fn envelope(body: Bytes, attempt: u32) -> Envelope {
+    Envelope { message: Message::V1, compression: Compression::Snappy, body, attempt }
 }
 
 /// What is counted, told and shown.

@@ -13,7 +13,7 @@ use super::scripted::{Reply, Seen, Server, answer, no_content, status};
 use super::*;
 use crate::buffer::{Buffer, EndpointId, Ledger, Options, SyncPolicy};
 use crate::clock::Clock;
-use crate::config::{self, Auth, PushgatewayMode, Queue, RemoteWrite, Secret, SecretSource, SendMetadata, Tls};
+use crate::config::{self, Auth, PushgatewayMode, Queue, RemoteWrite, Secret, SecretSource, SendMetadata};
 use crate::encode::v1::{self, Decoded};
 use crate::model::{Labels, Metadata, MetricKind, Sample, Series, Snapshot, Timestamp, Value};
 use crate::shutdown::{self, Phase, Trigger};
@@ -49,11 +49,17 @@ fn config(url: reqwest::Url) -> RemoteWrite {
         remote_timeout: Duration::from_secs(30),
         headers: BTreeMap::new(),
         auth: Auth::None,
-        tls: Tls::default(),
+        http: config::Http::default(),
+        protocol: config::Protocol::V1,
+        compression: config::Compression::Snappy,
+        send_interval: Duration::ZERO,
+        send_exemplars: false,
+        send_native_histograms: false,
         queue: Queue {
             max_samples_per_send: 2000,
             min_backoff: Duration::from_millis(30),
             max_backoff: Duration::from_millis(200),
+            retry_on_http_429: true,
         },
         metadata: SendMetadata { send: false, send_interval: Duration::from_secs(60), max_samples_per_send: 2000 },
         write_relabel_configs: crate::relabel::Rules::default(),
@@ -526,7 +532,7 @@ impl PushRig {
             after: Duration::from_secs(60),
             job: "outhaul".to_owned(),
             auth: Auth::None,
-            tls: Tls::default(),
+            http: config::Http::default(),
         };
         let clock = Clock::manual(NOW);
         let metrics = Metrics::register(&Registry::new());
@@ -642,7 +648,7 @@ async fn pushing_once_tells_what_went_wrong() {
         after: Duration::from_secs(60),
         job: "outhaul".to_owned(),
         auth: Auth::None,
-        tls: Tls::default(),
+        http: config::Http::default(),
     };
     let metrics = Metrics::register(&Registry::new());
     let options = PushgatewayOptions {
