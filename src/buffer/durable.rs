@@ -40,7 +40,7 @@ pub(super) struct Meta {
 }
 
 impl Meta {
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(META_LEN);
         out.extend_from_slice(&self.store_id.to_le_bytes());
         out.extend_from_slice(&self.end.seq.to_le_bytes());

@@ -14,7 +14,7 @@ use super::endpoint::{LentRecord, Loan, Spot};
 use super::fs::{Access, Fs};
 use super::log::Log;
 use super::record::{CODEC_VERSION, Header, Kind, Seed};
-use super::segment::{Cause, FILE_HEADER_LEN, Mark, Segment, Walk, parse_skip};
+use super::segment::{Cause, FILE_HEADER_LEN, Mark, Segment, Walk, samples_through};
 use super::status::Operation;
 use super::{Lease, Limits, Position};
 
@@ -273,8 +273,7 @@ fn find_record<F: Fs>(
         let payload = retry(|| walk.payload(&step)).unwrap_or_default();
         if header.kind == Kind::Skip {
             // Its samples are a hole already; damaged, they are part of the next subtraction.
-            let skipped = payload.as_deref().and_then(parse_skip).unwrap_or(0);
-            expected = Mark { samples: before.samples.saturating_add(skipped), ..before };
+            expected = Mark { samples: samples_through(&header, payload.as_deref()), ..before };
             continue;
         }
         expected = Mark { samples: header.samples_after(), ..before };

@@ -421,8 +421,7 @@ impl Segment {
     /// Adds a record found by scanning; `payload` is `None` where it is damaged.
     fn take(&mut self, header: &Header, payload: Option<&[u8]>) {
         let before = self.end.samples;
-        let skipped = if header.kind == Kind::Skip { payload.and_then(parse_skip).unwrap_or(0) } else { 0 };
-        let after = header.samples_after().saturating_add(skipped).min(ORDINAL_LIMIT);
+        let after = samples_through(header, payload);
         self.end = Mark { seq: header.seq, samples: after };
         if self.newest_at == Timestamp::MIN {
             self.first_at = header.at;
@@ -441,6 +440,12 @@ impl Segment {
             (_, Some(_)) => {}
         }
     }
+}
+
+/// Samples in the log up to and including a record, those included that a skip record stands for.
+pub(super) fn samples_through(header: &Header, payload: Option<&[u8]>) -> u64 {
+    let skipped = if header.kind == Kind::Skip { payload.and_then(parse_skip).unwrap_or(0) } else { 0 };
+    header.samples_after().saturating_add(skipped).min(ORDINAL_LIMIT)
 }
 
 /// How many samples a skip record stands for.

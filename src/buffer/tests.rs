@@ -16,6 +16,7 @@ use super::log::{Log, LogOptions};
 use super::*;
 
 mod faults;
+mod golden;
 mod handle;
 mod model;
 mod nth;
@@ -77,7 +78,7 @@ fn ack<F: Fs>(log: &mut Log<F>, index: usize, lease: &Lease) {
 fn drain<F: Fs>(log: &mut Log<F>, index: usize, limits: Limits) -> Vec<Snapshot> {
     let mut all = Vec::new();
     while let Some(lease) = log.next(index, limits) {
-        assert_eq!(lease.samples, lease.snapshots.iter().map(|s| s.samples.len() as u64).sum::<u64>());
+        assert_eq!(lease.samples, lease.snapshots.iter().map(|s| s.sample_count() as u64).sum::<u64>());
         ack(log, index, &lease);
         all.extend(lease.snapshots);
     }

@@ -47,6 +47,8 @@ fn basic(auth: &Auth) -> (&str, &str) {
     }
 }
 
+const NOT_YET: &str = "valid in Prometheus, not supported by outhaul yet";
+
 #[test]
 fn one_variable_is_enough() {
     let config = from_variables(&[("OUTHAUL_REMOTE_WRITE_URL", "http://h:9090/api/v1/write")]);
