@@ -16,8 +16,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use outhaul::buffer::inspect::Inspection;
 use outhaul::buffer::{Buffer, EndpointId, Fates, Limits, Options, SyncPolicy};
-use outhaul::encode::{Part, v1};
+use outhaul::encode::{Compression, Encoder, Format, Message, Part};
 use outhaul::model::{Labels, Sample, Snapshot, Value};
 use process::{disk_written_bytes, forget_cached, memory, written_bytes};
 use recording::Recording;
@@ -117,23 +118,20 @@ impl Bench {
     /// The recorded run once, as requests.
     fn bodies(&self) {
         let run: Vec<Snapshot> = self.recording.replay().take(self.recording.len()).collect();
-        for (name, joined) in [("one instant", 1), ("ten instants", 10)] {
-            let (mut samples, mut snappy, mut zstd) = (0, 0, 0);
-            for part in run.chunks(joined) {
-                let body = v1::write_request(part.iter().map(Part::from), &Labels::empty());
-                samples += part.iter().map(|snapshot| snapshot.samples.len()).sum::<usize>();
-                let message = snap::raw::Decoder::new().decompress_vec(&body.bytes).expect("snappy");
-                snappy += body.bytes.len();
-                zstd += zstd::encode_all(&message[..], 3).expect("zstd").len();
+        for (version, message) in [("1.0", Message::V1), ("2.0", Message::V2)] {
+            for (name, joined) in [("one instant", 1), ("ten instants", 10)] {
+                for (packing, compression) in [("snappy", Compression::Snappy), ("zstd", Compression::Zstd)] {
+                    let mut encoder = Encoder::new(Labels::empty(), None);
+                    let (mut samples, mut bytes) = (0, 0);
+                    for chunk in run.chunks(joined) {
+                        let parts: Vec<Part<'_>> = chunk.iter().map(Part::from).collect();
+                        bytes += encoder.encode(&parts, Format::new(message, compression)).bytes.len();
+                        samples += chunk.iter().map(|snapshot| snapshot.samples.len()).sum::<usize>();
+                    }
+                    let value = format!("{:.2} bytes a sample", ratio(bytes, samples));
+                    row(&format!("remote-write {version}, {name} in a body, {packing}"), value);
+                }
             }
-            row(
-                &format!("remote-write 1.0, {name} in a body, snappy"),
-                format!("{:.2} bytes a sample", ratio(snappy, samples)),
-            );
-            row(
-                &format!("remote-write 1.0, {name} in a body, zstd -3"),
-                format!("{:.2} bytes a sample", ratio(zstd, samples)),
-            );
         }
     }
 
@@ -253,6 +251,16 @@ fn noisy(mut snapshot: Snapshot) -> Snapshot {
     snapshot
 }
 
+/// Every checksum, every sample.
+fn verify(path: &Path, cache: &str) {
+    let start = Instant::now();
+    let verdict = Inspection::open(path).expect("a buffer").verify(&mut |_, _| {});
+    let took = start.elapsed().as_secs_f64();
+    let per_gib = took * 1024.0 / mib(verdict.bytes);
+    let damages = verdict.damages.len();
+    row(&format!("BACKLOG: verify, {cache}"), format!("{took:.2} s, {per_gib:.2} s/GiB ({damages} damages)"));
+}
+
 /// What a process does that finds a backlog.
 fn open_and_read(runtime: &Runtime, path: &Path, endpoint: EndpointId) {
     let before = memory().anonymous_kib;
@@ -273,6 +281,12 @@ fn open_and_read(runtime: &Runtime, path: &Path, endpoint: EndpointId) {
         "BACKLOG: read whole",
         format!("{took:.2} s, {per_gib:.2} s/GiB, {:.1} M samples/s", samples as f64 / took / 1e6),
     );
+    // The second endpoint still wants everything.
+    if endpoint == EndpointId(0) {
+        forget_cached(path);
+        verify(path, "cold");
+        verify(path, "warm");
+    }
     let end = memory();
     let [before, opened, read, peak] =
         [before, opened_kib, end.anonymous_kib, end.peak_kib].map(|kib| kib as f64 / 1024.0);
