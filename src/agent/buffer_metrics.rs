@@ -40,6 +40,7 @@ pub(super) struct BufferMetrics {
     pending_records: GaugeVec,
     pending_bytes: GaugeVec,
     oldest_age_seconds: GaugeVec,
+    last_ack_age_seconds: GaugeVec,
     samples_pending: GaugeVec,
     highest_timestamp_seconds: Gauge,
 }
@@ -104,6 +105,10 @@ impl BufferMetrics {
             oldest_age_seconds: per_endpoint(
                 "outhaul_buffer_oldest_pending_age_seconds",
                 "How much older the oldest pending snapshot is than the newest one; absent without a backlog.",
+            ),
+            last_ack_age_seconds: per_endpoint(
+                "outhaul_buffer_last_ack_age_seconds",
+                "How long ago something was last settled; absent before the first time since start.",
             ),
             samples_pending: per_endpoint(
                 "prometheus_remote_storage_samples_pending",
@@ -174,6 +179,9 @@ impl BufferMetrics {
         }
         self.pending.with_label_values(&[name]).set(ledger.pending as f64);
         self.samples_pending.with_label_values(&[name]).set(ledger.pending as f64);
+        if let Some(at) = endpoint.acked_at {
+            self.last_ack_age_seconds.with_label_values(&[name]).set(at.elapsed().as_secs_f64());
+        }
         self.pending_records.with_label_values(&[name]).set(endpoint.pending_records as f64);
         self.pending_bytes.with_label_values(&[name]).set(endpoint.pending_bytes as f64);
         match (endpoint.oldest_pending_at, newest) {

@@ -317,10 +317,7 @@ impl<F: Fs> Log<F> {
                 tracing::warn!(path = %self.options.dir.display(), "the buffer's directory is gone; making it again");
                 self.fs.create_dir_all(&self.options.dir)?;
                 // The notes and cursors went with it; the next process must find the account, and the store's id twice.
-                self.store_meta(Ending::Open);
-                for index in 0..self.endpoints.len() {
-                    self.store_cursor(index);
-                }
+                self.store_everything();
                 self.fs.open(path, Access::CreateNew)
             }
             // Left by an attempt of ours that failed half-way: whatever held samples is in `segments`.
@@ -465,6 +462,8 @@ impl<F: Fs> Log<F> {
             && let Some(segment) = self.segments.back_mut().filter(|segment| segment.first == first)
         {
             segment.lose(segment.start, segment.end.samples, Cause::Damage);
+            // Likely the notes and cursors went with it.
+            self.store_everything();
         }
     }
 }

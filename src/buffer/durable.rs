@@ -89,6 +89,14 @@ impl<F: Fs> Log<F> {
         self.stored(stored)
     }
 
+    /// Writes the notes and every cursor.
+    pub(super) fn store_everything(&mut self) {
+        self.store_meta(Ending::Open);
+        for index in 0..self.endpoints.len() {
+            self.store_cursor(index);
+        }
+    }
+
     /// Makes a written value as durable as wanted; a failure costs duplicates after a crash, so it is no more than a warning.
     fn stored(&mut self, stored: io::Result<(PathBuf, F::File)>) -> bool {
         let result = stored.and_then(|(path, file)| self.make_durable(path, &file));

@@ -8,6 +8,7 @@
 //! acknowledgement, if it comes, says what they were. If the loan is given up, they were evicted.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use crate::model::Timestamp;
 
@@ -96,6 +97,8 @@ pub(super) struct Endpoint {
     pub(super) loan: Option<Loan>,
     /// The instant of the record after `place`.
     pub(super) oldest_at: Option<Timestamp>,
+    /// When it last acknowledged something, in this process.
+    pub(super) acked_at: Option<Instant>,
     /// The last position of the loan that was out when the process before ended: the first loan ends there too, so that
     /// a request whose answer was never seen is made again as it was.
     pub(super) resume_through: Option<u64>,
@@ -235,6 +238,7 @@ impl Endpoint {
             tally: Tally::default(),
             loan: None,
             oldest_at: None,
+            acked_at: None,
             resume_through: None,
             pair,
         };

@@ -196,6 +196,7 @@ fn obey<F: Fs>(log: &mut Log<F>, command: Command) -> Changed {
         }
         Command::Ack(endpoint, through, fates, reply) => {
             log.ack(endpoint.0, through.0, fates);
+            log.note_ack(endpoint.0, Instant::now());
             Changed::Yes(Box::new(move || reply.send(()).unwrap_or_default()))
         }
         Command::Quarantine(endpoint, snapshots, verdict, reply) => {

@@ -256,6 +256,7 @@ impl Inspection {
         let readable = self.known.iter().map(|segment| segment.readable_after(place.samples)).sum();
         let pending = self.known.iter().filter(|segment| segment.end.seq > place.seq);
         EndpointStatus {
+            acked_at: None,
             ledger: endpoint.ledger(self.end, Ahead { readable, corrupt, memory }),
             acked: Position(place.seq),
             pending_records: self.end.seq.saturating_sub(place.seq),

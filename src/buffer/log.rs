@@ -231,6 +231,13 @@ impl<F: Fs> Log<F> {
         self.remove_passed();
     }
 
+    /// Remembers that the endpoint acknowledged something.
+    pub(super) fn note_ack(&mut self, index: usize, now: Instant) {
+        if let Some(endpoint) = self.endpoints.get_mut(index) {
+            endpoint.acked_at = Some(now);
+        }
+    }
+
     /// Removes segments every endpoint has passed.
     pub(super) fn remove_passed(&mut self) {
         let passed = self.endpoints.iter().map(|endpoint| endpoint.place.seq).min().unwrap_or(u64::MAX);
@@ -381,6 +388,7 @@ impl<F: Fs> Log<F> {
             pending_records: self.end.seq.saturating_sub(endpoint.place.seq) + limbo_records as u64,
             pending_bytes: self.segments.iter().map(|segment| bytes_after(segment, endpoint)).sum(),
             oldest_pending_at: lent.map(|record| record.at).or(endpoint.oldest_at),
+            acked_at: endpoint.acked_at,
             requeued: self.quarantine.requeued(&endpoint.name),
         }
     }

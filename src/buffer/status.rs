@@ -1,6 +1,6 @@
 //! What the buffer tells about itself: numbers, no behaviour.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::model::Timestamp;
 
@@ -104,6 +104,8 @@ pub struct EndpointStatus {
     pub pending_bytes: u64,
     /// The instant of the oldest snapshot that is not accounted for.
     pub oldest_pending_at: Option<Timestamp>,
+    /// When the last acknowledgement came, since start.
+    pub acked_at: Option<Instant>,
     /// Files of refused samples that somebody wants sent again.
     pub requeued: usize,
 }
