@@ -220,6 +220,8 @@ fn farewell(status: &buffer::Status, uptime: Duration) {
             delivered = ledger.delivered,
             refused = ledger.refused,
             expired = ledger.expired,
+            unchanged = ledger.unchanged,
+            filtered = ledger.filtered,
             evicted = ledger.evicted.total(),
             corrupt = ledger.corrupt,
             pending = ledger.pending,

@@ -6,19 +6,27 @@
 
 mod auth;
 pub mod backoff;
+mod batch;
 mod client;
 mod connection;
 mod families;
 mod metrics;
+mod negotiate;
 pub mod outcome;
+mod pace;
 mod part_size;
+mod poison;
 mod pushgateway;
 mod remote_write;
+mod report;
+mod request;
 pub mod retry_after;
 mod shipper;
 mod state;
+mod suspicion;
 mod tls;
 mod token;
+mod unchanged;
 
 #[cfg(test)]
 mod scripted;

@@ -41,13 +41,14 @@ pub(super) struct BufferMetrics {
     pending_bytes: GaugeVec,
     oldest_age_seconds: GaugeVec,
     last_ack_age_seconds: GaugeVec,
-    samples_pending: GaugeVec,
-    highest_timestamp_seconds: Gauge,
+    queue: QueueMetrics,
+    /// Masked, in the order of the buffer's endpoints.
+    urls: Vec<String>,
 }
 
 impl BufferMetrics {
-    /// Registers every metric.
-    pub(super) fn new(registry: &Registry) -> Self {
+    /// Registers every metric; `urls` are those of the endpoints, masked.
+    pub(super) fn new(registry: &Registry, urls: Vec<String>) -> Self {
         let gauge = |name, help| registry.gauge(name, help);
         let per_endpoint = |name, help| registry.gauges(name, help, &["remote_name"]);
         Self {
@@ -96,7 +97,7 @@ impl BufferMetrics {
             sync_seconds: registry.sum("outhaul_buffer_sync_seconds_total", "Time spent forcing bytes to the disk."),
             ledger: registry.counters(
                 LEDGER,
-                "What became of the samples of this endpoint's buffer: appended = delivered + refused + expired + corrupt + evicted_* + outhaul_ledger_pending_samples.",
+                "What became of the samples of this endpoint's buffer: appended = delivered + refused + expired + unchanged + filtered + corrupt + evicted_* + outhaul_ledger_pending_samples.",
                 &["remote_name", "fate"],
             ),
             pending: per_endpoint("outhaul_ledger_pending_samples", "Samples appended and not yet accounted for."),
@@ -110,14 +111,8 @@ impl BufferMetrics {
                 "outhaul_buffer_last_ack_age_seconds",
                 "How long ago something was last settled; absent before the first time since start.",
             ),
-            samples_pending: per_endpoint(
-                "prometheus_remote_storage_samples_pending",
-                "Samples waiting to be sent, under Prometheus' name for it.",
-            ),
-            highest_timestamp_seconds: gauge(
-                "prometheus_remote_storage_highest_timestamp_in_seconds",
-                "The newest instant in the buffer, under Prometheus' name for it.",
-            ),
+            queue: QueueMetrics::new(registry),
+            urls,
         }
     }
 
@@ -152,14 +147,19 @@ impl BufferMetrics {
             self.free_bytes.set(free_bytes as f64);
         }
         if let Some(newest) = status.last_at {
-            self.highest_timestamp_seconds.set(newest.seconds());
+            self.queue.highest_timestamp_seconds.set(newest.seconds());
         }
-        for endpoint in &status.endpoints {
-            self.observe_endpoint(endpoint, status.last_at);
+        raise(
+            &self.queue.samples_in,
+            status.endpoints.iter().map(|endpoint| endpoint.ledger.appended).max().unwrap_or(0),
+        );
+        let urls = self.urls.iter().map(String::as_str).chain(std::iter::repeat(""));
+        for (endpoint, url) in status.endpoints.iter().zip(urls) {
+            self.observe_endpoint(endpoint, url, status.last_at);
         }
     }
 
-    fn observe_endpoint(&self, endpoint: &EndpointStatus, newest: Option<Timestamp>) {
+    fn observe_endpoint(&self, endpoint: &EndpointStatus, url: &str, newest: Option<Timestamp>) {
         let name = endpoint.name.as_str();
         let ledger = &endpoint.ledger;
         let fates = [
@@ -167,6 +167,8 @@ impl BufferMetrics {
             ("delivered", ledger.delivered),
             ("refused", ledger.refused),
             ("expired", ledger.expired),
+            ("unchanged", ledger.unchanged),
+            ("filtered", ledger.filtered),
             ("corrupt", ledger.corrupt),
             ("evicted_size", ledger.evicted.size),
             ("evicted_age", ledger.evicted.age),
@@ -178,9 +180,12 @@ impl BufferMetrics {
             raise(&self.ledger.with_label_values(&[name, fate]), samples);
         }
         self.pending.with_label_values(&[name]).set(ledger.pending as f64);
-        self.samples_pending.with_label_values(&[name]).set(ledger.pending as f64);
         if let Some(at) = endpoint.acked_at {
             self.last_ack_age_seconds.with_label_values(&[name]).set(at.elapsed().as_secs_f64());
+        }
+        self.queue.samples_pending.with_label_values(&[name, url]).set(ledger.pending as f64);
+        if let Some(newest) = newest {
+            self.queue.queue_highest_timestamp_seconds.with_label_values(&[name, url]).set(newest.seconds());
         }
         self.pending_records.with_label_values(&[name]).set(endpoint.pending_records as f64);
         self.pending_bytes.with_label_values(&[name]).set(endpoint.pending_bytes as f64);
@@ -190,6 +195,39 @@ impl BufferMetrics {
             }
             // Fails only where there was no such series, which is what is wanted.
             _ => drop(self.oldest_age_seconds.remove_label_values(&[name])),
+        }
+    }
+}
+
+/// What Prometheus tells of its queues, under its names.
+struct QueueMetrics {
+    samples_pending: GaugeVec,
+    queue_highest_timestamp_seconds: GaugeVec,
+    highest_timestamp_seconds: Gauge,
+    samples_in: IntCounter,
+}
+
+impl QueueMetrics {
+    fn new(registry: &Registry) -> Self {
+        Self {
+            samples_pending: registry.gauges(
+                "prometheus_remote_storage_samples_pending",
+                "Samples waiting to be sent, under Prometheus' name for it.",
+                &["remote_name", "url"],
+            ),
+            queue_highest_timestamp_seconds: registry.gauges(
+                "prometheus_remote_storage_queue_highest_timestamp_seconds",
+                "The newest instant this endpoint has to send or has sent, under Prometheus' name for it.",
+                &["remote_name", "url"],
+            ),
+            highest_timestamp_seconds: registry.gauge(
+                "prometheus_remote_storage_highest_timestamp_in_seconds",
+                "The newest instant in the buffer, under Prometheus' name for it.",
+            ),
+            samples_in: registry.counter(
+                "prometheus_remote_storage_samples_in_total",
+                "Samples appended for remote-write, before any endpoint's rules, under Prometheus' name for it.",
+            ),
         }
     }
 }

@@ -49,7 +49,8 @@ impl Agent {
             let refresh = Box::new(move || metrics.observe(&buffer.status()));
             OwnSource::new(registry.clone(), target.clone(), refresh).started(clock.now(), buffer_metrics::OLDER)
         };
-        let metrics = Arc::new(BufferMetrics::new(&registry));
+        let urls = config.remote_write.iter().map(|endpoint| endpoint.url.masked()).collect();
+        let metrics = Arc::new(BufferMetrics::new(&registry, urls));
         build_info(&registry);
         let sampler = Sampler::new(
             sampler::Options {
@@ -221,6 +222,7 @@ fn shippers(config: &Config, buffer: &Buffer, clock: &Clock, metrics: &ship::Met
             endpoint: EndpointId(index),
             config: endpoint.clone(),
             external_labels: config.global.external_labels.clone(),
+            send_unchanged_every: config.send_unchanged_every,
             buffer: buffer.clone(),
             clock: clock.clone(),
             metrics,

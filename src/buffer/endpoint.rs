@@ -1,7 +1,7 @@
 //! One endpoint's place in the log and the account of what became of its samples.
 //!
 //! The account always balances: everything between the endpoint's origin and its place is delivered, refused, expired,
-//! evicted, corrupt or on loan (`limbo`), and everything after its place is pending or lies in a hole. The log moves the
+//! left out, evicted, corrupt or on loan (`limbo`), and everything after its place is pending or lies in a hole. The log moves the
 //! place; nothing here reads or writes.
 //!
 //! Evicting what is on loan decides nothing yet: the loan's records move behind the place into `limbo`, and the
@@ -187,6 +187,8 @@ impl Endpoint {
             delivered: self.tally.fates.delivered,
             refused: self.tally.fates.refused,
             expired: self.tally.fates.expired,
+            unchanged: self.tally.fates.unchanged,
+            filtered: self.tally.fates.filtered,
             evicted,
             corrupt: self.tally.corrupt + ahead.corrupt,
             pending: ahead.readable + self.limbo(),
@@ -217,6 +219,8 @@ impl Endpoint {
             tally.evicted.memory,
             tally.evicted.disk,
             tally.evicted.purged,
+            tally.fates.unchanged,
+            tally.fates.filtered,
         ];
         for number in numbers {
             out.extend_from_slice(&number.to_le_bytes());
@@ -226,7 +230,9 @@ impl Endpoint {
         out
     }
 
-    pub(super) const FIXED_LEN: usize = 16 + 13 * 8 + 2;
+    pub(super) const FIXED_LEN: usize = 16 + 15 * 8 + 2;
+    /// The same before the last two numbers were added, which then are zero.
+    const FIXED_LEN_BEFORE: usize = Self::FIXED_LEN - 2 * 8;
 
     /// The endpoint as its cursor says, or one that starts at `fresh` where there is no cursor of this name and store.
     pub(super) fn from_cursor(name: String, pair: Pair, value: Option<&[u8]>, store_id: u128, fresh: Mark) -> Self {
@@ -245,10 +251,17 @@ impl Endpoint {
         let Some(value) = value.filter(|value| Self::is_cursor_of(value, store_id, &endpoint.name)) else {
             return endpoint;
         };
-        let number = |index: usize| le_u64(value, 16 + index * 8);
+        let numbers = (value.len() - endpoint.name.len() - 2 - 16) / 8;
+        let number = |index: usize| if index < numbers { le_u64(value, 16 + index * 8) } else { 0 };
         let place = Mark { seq: number(1), samples: number(2) };
         let tally = Tally {
-            fates: Fates { delivered: number(4), refused: number(5), expired: number(6) },
+            fates: Fates {
+                delivered: number(4),
+                refused: number(5),
+                expired: number(6),
+                unchanged: number(13),
+                filtered: number(14),
+            },
             corrupt: number(7),
             evicted: Evicted {
                 size: number(8),
@@ -258,7 +271,7 @@ impl Endpoint {
                 purged: number(12),
             },
         };
-        let accounted = (4..=12).try_fold(number(0), |sum, index| sum.checked_add(number(index)));
+        let accounted = (4..=14).try_fold(number(0), |sum, index| sum.checked_add(number(index)));
         // The checksum fits, so only a bug of ours could have written an account that does not balance.
         if accounted == Some(place.samples) && place.seq < ORDINAL_LIMIT && place.samples < ORDINAL_LIMIT {
             endpoint.origin = number(0);
@@ -272,16 +285,18 @@ impl Endpoint {
     }
 
     fn is_cursor_of(value: &[u8], store_id: u128, name: &str) -> bool {
-        value.len() == Self::FIXED_LEN + name.len()
-            && value[..16] == store_id.to_le_bytes()
-            && usize::from(le_u16(value, Self::FIXED_LEN - 2)) == name.len()
-            && value[Self::FIXED_LEN..] == *name.as_bytes()
+        let is_laid_out = |fixed: usize| {
+            value.len() == fixed + name.len()
+                && usize::from(le_u16(value, fixed - 2)) == name.len()
+                && value[fixed..] == *name.as_bytes()
+        };
+        [Self::FIXED_LEN, Self::FIXED_LEN_BEFORE].into_iter().any(is_laid_out) && value[..16] == store_id.to_le_bytes()
     }
 }
 
 /// The place a cursor file names, whoever's it is: the log must not reuse positions it has passed.
 pub(super) fn place_of_cursor(value: &[u8], store_id: u128) -> Option<Mark> {
-    let ours = value.len() >= Endpoint::FIXED_LEN && value[..16] == store_id.to_le_bytes();
+    let ours = value.len() >= Endpoint::FIXED_LEN_BEFORE && value[..16] == store_id.to_le_bytes();
     let mark = Mark { seq: ours.then(|| le_u64(value, 24))?, samples: le_u64(value, 32) };
     (mark.seq < ORDINAL_LIMIT && mark.samples < ORDINAL_LIMIT).then_some(mark)
 }

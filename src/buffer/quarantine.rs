@@ -272,10 +272,9 @@ impl<F: Fs> Log<F> {
         let fates = fates.clamped(file.samples);
         let tally = &mut endpoint.tally.fates;
         // An account that was lost meanwhile does not know of the refusal.
-        let moved = (fates.delivered + fates.expired).min(tally.refused);
-        tally.refused -= moved;
-        tally.expired += fates.expired.min(moved);
-        tally.delivered += moved - fates.expired.min(moved);
+        let moved = Fates { refused: 0, ..fates }.clamped(tally.refused);
+        tally.refused -= moved.total();
+        tally.add(moved);
         self.quarantine.requeued_samples += file.samples;
         if let Err(error) = self.fs.remove(&self.quarantine_dir().join(id)) {
             self.note_error(Operation::Quarantine, &error);

@@ -15,25 +15,36 @@ pub struct Fates {
     pub refused: u64,
     /// Older than the endpoint wants, so never sent.
     pub expired: u64,
+    /// The same as the value before, which the receiver has; left out to save bytes because somebody asked for that.
+    pub unchanged: u64,
+    /// Left out by the endpoint's own rules: relabelling dropped the series, or made it one with another.
+    pub filtered: u64,
 }
 
 impl Fates {
     /// All of them.
     pub fn total(&self) -> u64 {
-        self.delivered.saturating_add(self.refused).saturating_add(self.expired)
+        let numbers = [self.delivered, self.refused, self.expired, self.unchanged, self.filtered];
+        numbers.into_iter().fold(0, u64::saturating_add)
     }
 
-    pub(super) fn add(&mut self, more: Self) {
+    /// Adds `more`.
+    pub fn add(&mut self, more: Self) {
         self.delivered += more.delivered;
         self.refused += more.refused;
         self.expired += more.expired;
+        self.unchanged += more.unchanged;
+        self.filtered += more.filtered;
     }
 
     /// At most `limit` in total; what is too much comes off the delivered first.
     pub(super) fn clamped(self, limit: u64) -> Self {
         let refused = self.refused.min(limit);
         let expired = self.expired.min(limit - refused);
-        Self { delivered: self.delivered.min(limit - refused - expired), refused, expired }
+        let unchanged = self.unchanged.min(limit - refused - expired);
+        let filtered = self.filtered.min(limit - refused - expired - unchanged);
+        let delivered = self.delivered.min(limit - refused - expired - unchanged - filtered);
+        Self { delivered, refused, expired, unchanged, filtered }
     }
 }
 
@@ -61,7 +72,7 @@ impl Evicted {
 
 /// Where every sample of an endpoint went. In samples; survives restarts and crashes.
 ///
-/// `appended = delivered + refused + expired + evicted + corrupt + pending`, always. `pending` is counted from what is
+/// `appended = delivered + refused + expired + unchanged + filtered + evicted + corrupt + pending`, always. `pending` is counted from what is
 /// there, `appended` from the log's running count: they are not computed from one another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
@@ -73,6 +84,10 @@ pub struct Ledger {
     pub refused: u64,
     /// Older than the endpoint wants, so never sent.
     pub expired: u64,
+    /// Not sent because the receiver has the same value from just before.
+    pub unchanged: u64,
+    /// Not sent because the endpoint's own rules leave them out.
+    pub filtered: u64,
     /// The buffer gave them up.
     pub evicted: Evicted,
     /// The disk does not give them back.
@@ -84,7 +99,8 @@ pub struct Ledger {
 impl Ledger {
     /// Whether every sample is accounted for.
     pub fn balances(&self) -> bool {
-        let out = self.delivered + self.refused + self.expired + self.evicted.total() + self.corrupt;
+        let settled = self.delivered + self.refused + self.expired + self.unchanged + self.filtered;
+        let out = settled + self.evicted.total() + self.corrupt;
         self.appended == out + self.pending
     }
 }

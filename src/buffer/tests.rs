@@ -181,12 +181,13 @@ fn a_part_of_a_lease_can_be_settled_and_fates_are_told_apart() {
     let mut log = open(&options);
     let positions: Vec<u64> = (1..=4).map(|at| append(&mut log, &snapshot(at, 5)).position.number()).collect();
     log.next(0, ALL).unwrap();
-    log.ack(0, positions[1], Fates { delivered: 7, refused: 2, expired: 1 });
+    log.ack(0, positions[1], Fates { delivered: 4, refused: 2, expired: 1, unchanged: 2, filtered: 1 });
     check(&log);
     log.ack(0, positions[3], delivered(10));
     drop(log);
     let ledger = ledger(&open(&options), 0);
-    assert_eq!((ledger.delivered, ledger.refused, ledger.expired, ledger.pending), (17, 2, 1, 0));
+    assert_eq!((ledger.delivered, ledger.refused, ledger.expired, ledger.pending), (14, 2, 1, 0));
+    assert_eq!((ledger.unchanged, ledger.filtered), (2, 1));
 }
 
 #[test]

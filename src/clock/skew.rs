@@ -58,7 +58,15 @@ impl Skew {
     /// Takes the `Date` of an answer to a request that went out at `sent` and whose answer's head was there at `received`, by
     /// our clock. Says what is new, in the log too; a value that is no date is passed over.
     pub fn observe(&mut self, date: &str, sent: Timestamp, received: Timestamp) -> Option<Said> {
-        let skew = skew_millis(date, sent, received)?;
+        self.told(skew_millis(date, sent, received)?)
+    }
+
+    /// The same for a `Date` that has been read.
+    pub fn observe_at(&mut self, date: Timestamp, sent: Timestamp, received: Timestamp) -> Option<Said> {
+        self.told(proved(date.millis(), sent, received))
+    }
+
+    fn told(&mut self, skew: i64) -> Option<Said> {
         let gauge = self.gauge.get_or_insert_with(|| self.metric.0.with_label_values(&[&self.endpoint]));
         gauge.set(skew as f64 / 1_000.0);
         let is_wrong = skew.unsigned_abs() > u64::try_from(TOLERANCE.as_millis()).unwrap_or(u64::MAX);
@@ -96,10 +104,13 @@ impl Skew {
 /// `date` names, so a slow line is not taken for a wrong clock. Negative is behind; `None` when `date` is no date.
 pub fn skew_millis(date: &str, sent: Timestamp, received: Timestamp) -> Option<i64> {
     let since_epoch = httpdate::parse_http_date(date.trim()).ok()?.duration_since(UNIX_EPOCH).ok()?;
-    let from = i64::try_from(since_epoch.as_millis()).ok()?;
+    Some(proved(i64::try_from(since_epoch.as_millis()).ok()?, sent, received))
+}
+
+fn proved(from: i64, sent: Timestamp, received: Timestamp) -> i64 {
     let ahead = sent.millis().saturating_sub(from.saturating_add(RESOLUTION_MILLIS));
     let behind = from.saturating_sub(received.millis());
-    Some(if ahead > 0 { ahead } else { -behind.max(0) })
+    if ahead > 0 { ahead } else { -behind.max(0) }
 }
 
 #[cfg(test)]

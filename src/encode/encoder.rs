@@ -90,6 +90,16 @@ impl Encoder {
         body
     }
 
+    /// A number for what `series` is sent as, the same for all that are sent as one; `None` where relabelling drops it. It
+    /// holds until the next request is made.
+    pub fn identity(&mut self, series: &Arc<Series>) -> Option<u32> {
+        let slot = self.dictionary.slot(series);
+        match self.dictionary.at_slot(slot).becomes {
+            Becomes::Identity(identity) => Some(identity),
+            Becomes::Nothing => None,
+        }
+    }
+
     /// A request that carries types and help texts only, as Prometheus sends them with remote-write 1.0: apart from samples.
     ///
     /// Gives the body with how many families are in it and how many have a name that 1.0 forbids.

@@ -53,6 +53,11 @@ pub fn spread(wait: Duration) -> Duration {
     Backoff::new(centre, centre).next_wait().max(wait)
 }
 
+/// `wait`, give or take 10 %.
+pub fn jittered(wait: Duration) -> Duration {
+    Backoff::new(wait, wait).next_wait()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,7 @@
 
 use prometheus::{Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec};
 
+use crate::clock::{Skew, SkewMetric};
 use crate::telemetry::Registry;
 
 const LABELS: [&str; 2] = ["remote_name", "url"];
@@ -14,7 +15,7 @@ const DURATION_BUCKETS: [f64; 15] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 120.0, 300.0];
 
 /// The families, registered once.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Metrics {
     samples: IntCounterVec,
     samples_failed: IntCounterVec,
@@ -24,12 +25,22 @@ pub struct Metrics {
     metadata: IntCounterVec,
     metadata_failed: IntCounterVec,
     metadata_dropped: IntCounterVec,
+    metadata_bytes: IntCounterVec,
+    learnt: Learnt,
+    skew: SkewMetric,
+    constants: Constants,
     duration: HistogramVec,
     highest_sent: GaugeVec,
     up: GaugeVec,
     requests: IntCounterVec,
     pushes: IntCounterVec,
     engaged: Gauge,
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Metrics")
+    }
 }
 
 impl Metrics {
@@ -68,6 +79,13 @@ impl Metrics {
                 "outhaul_metadata_dropped_total",
                 "Samples whose family is sent without metadata because too many families are known.",
             ),
+            metadata_bytes: counters(
+                "prometheus_remote_storage_metadata_bytes_total",
+                "Bytes of metadata requests, compressed.",
+            ),
+            learnt: Learnt::register(registry),
+            skew: SkewMetric::register(registry),
+            constants: Constants::register(registry),
             duration: registry.histograms(
                 "prometheus_remote_storage_sent_batch_duration_seconds",
                 "Time from sending a request of samples to its answer.",
@@ -105,7 +123,16 @@ impl Metrics {
     pub(super) fn endpoint(&self, remote_name: &str, url: &str) -> EndpointMetrics {
         let labels = [remote_name, url];
         let dropped = |reason| self.samples_dropped.with_label_values(&[remote_name, url, reason]);
+        self.constants.show(&labels);
         EndpointMetrics {
+            metadata_bytes: self.metadata_bytes.with_label_values(&labels),
+            poisoned: self.learnt.poisoned.with_label_values(&labels),
+            misunderstood: self.learnt.misunderstood.with_label_values(&labels),
+            version: self.learnt.version.with_label_values(&labels),
+            max_samples_per_send: self.learnt.max_samples_per_send.with_label_values(&labels),
+            skew: self.skew.of(remote_name),
+            dropped_by_relabelling: dropped("dropped_series"),
+            dropped_duplicates: dropped("duplicate"),
             samples: self.samples.with_label_values(&labels),
             samples_failed: self.samples_failed.with_label_values(&labels),
             samples_retried: self.samples_retried.with_label_values(&labels),
@@ -129,9 +156,99 @@ impl Metrics {
     }
 }
 
+/// What was found out about receivers.
+#[derive(Clone)]
+struct Learnt {
+    poisoned: IntCounterVec,
+    misunderstood: IntCounterVec,
+    version: GaugeVec,
+    max_samples_per_send: GaugeVec,
+}
+
+impl Learnt {
+    fn register(registry: &Registry) -> Self {
+        let counters = |name: &str, help: &str| registry.counters(name, help, &LABELS);
+        Self {
+            poisoned: counters(
+                "outhaul_poisoned_samples_total",
+                "Samples given up because the receiver failed on them alone; they are in the quarantine.",
+            ),
+            misunderstood: counters(
+                "outhaul_protocol_fallbacks_total",
+                "Times that a receiver did not understand a request and was sent the same in another format.",
+            ),
+            version: registry.gauges(
+                "outhaul_protocol_version",
+                "Version of remote-write in which samples were last taken, 1 or 2.",
+                &LABELS,
+            ),
+            max_samples_per_send: registry.gauges(
+                "prometheus_remote_storage_max_samples_per_send",
+                "The most samples of one request now: as configured, or as the receiver takes.",
+                &LABELS,
+            ),
+        }
+    }
+}
+
+/// What Prometheus' dashboards and alerts ask for and is always the same here: one request is in flight, so there is one
+/// shard; samples wait on disk and not in a shard; and of what outhaul does not send, nothing is sent.
+#[derive(Clone, Debug)]
+struct Constants {
+    ones: Vec<GaugeVec>,
+    zeros: Vec<IntCounterVec>,
+    none_pending: Vec<GaugeVec>,
+}
+
+impl Constants {
+    fn register(registry: &Registry) -> Self {
+        let gauge =
+            |name: &str, help: &str| registry.gauges(&format!("prometheus_remote_storage_{name}"), help, &LABELS);
+        let shards = ["shards", "shards_min", "shards_max", "shards_desired"];
+        let mut ones: Vec<GaugeVec> =
+            shards.map(|name| gauge(name, "Always 1: one request is in flight for an endpoint.")).into();
+        ones.push(gauge("shard_capacity", "Always 1: samples wait in the buffer on disk, one request in memory."));
+        let zero =
+            |name: &str, help: &str| registry.counters(&format!("prometheus_remote_storage_{name}"), help, &LABELS);
+        let mut zeros = Vec::new();
+        for kind in ["exemplars", "histograms"] {
+            for what in ["", "_failed", "_retried"] {
+                zeros.push(zero(&format!("{kind}{what}_total"), "Always 0: none are sent yet."));
+            }
+        }
+        zeros.push(zero(
+            "metadata_retried_total",
+            "Always 0: metadata that failed is sent with all the rest next time.",
+        ));
+        zeros.push(zero("enqueue_retries_total", "Always 0: there is no queue in memory that could be full."));
+        let none_pending =
+            ["exemplars_pending", "histograms_pending"].map(|name| gauge(name, "Always 0: none are sent yet.")).into();
+        Self { ones, zeros, none_pending }
+    }
+
+    fn show(&self, labels: &[&str; 2]) {
+        for gauge in &self.ones {
+            gauge.with_label_values(labels).set(1.0);
+        }
+        for counter in &self.zeros {
+            counter.with_label_values(labels);
+        }
+        for gauge in &self.none_pending {
+            gauge.with_label_values(labels);
+        }
+    }
+}
+
 /// One endpoint's handles.
-#[derive(Debug)]
 pub(super) struct EndpointMetrics {
+    pub(super) metadata_bytes: IntCounter,
+    pub(super) poisoned: IntCounter,
+    pub(super) misunderstood: IntCounter,
+    pub(super) version: Gauge,
+    pub(super) max_samples_per_send: Gauge,
+    pub(super) skew: Skew,
+    pub(super) dropped_by_relabelling: IntCounter,
+    pub(super) dropped_duplicates: IntCounter,
     pub(super) samples: IntCounter,
     pub(super) samples_failed: IntCounter,
     pub(super) samples_retried: IntCounter,
@@ -146,6 +263,12 @@ pub(super) struct EndpointMetrics {
     pub(super) up: Gauge,
     requests: IntCounterVec,
     labels: [String; 2],
+}
+
+impl std::fmt::Debug for EndpointMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EndpointMetrics").field("labels", &self.labels).finish_non_exhaustive()
+    }
 }
 
 impl EndpointMetrics {

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use super::retry_after;
+use crate::encode::{Compression, Message};
 use crate::model::Timestamp;
 
 /// What came of one request.
@@ -87,6 +88,19 @@ pub enum Outcome {
     Delivered,
     /// The receiver will never take them: count them and go on.
     Refused,
+    /// The receiver has so many of them and will never take the rest.
+    Partial {
+        /// Samples it has.
+        written: u64,
+    },
+    /// The receiver does not understand the message: send the same in the next format, if there is one. If there is none, it
+    /// is what `otherwise` says.
+    Misunderstood {
+        /// What it means where no other format is left.
+        otherwise: Otherwise,
+    },
+    /// Asked for less by a receiver whose samples are not to be sent again (`retry_on_http_429: false`).
+    GivenUp,
     /// Too many at once: send fewer.
     TooLarge,
     /// Nothing is wrong with them, but waiting alone will not help: keep them, tell the operator, look again now and then.
@@ -98,8 +112,39 @@ pub enum Outcome {
     },
 }
 
-/// The table, for a remote-write 1.0 request.
-pub fn classify(exchange: &Exchange, now: Timestamp) -> Outcome {
+/// What a misunderstood request means where no other format is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Otherwise {
+    /// See [`Outcome::Refused`].
+    Refused,
+    /// See [`Outcome::Held`].
+    Held,
+}
+
+/// What a request was, as far as the meaning of its answer depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// The message.
+    pub message: Message,
+    /// What it was packed with.
+    pub compression: Compression,
+    /// Whether samples answered with 429 are sent again.
+    pub retry_on_http_429: bool,
+}
+
+impl Asked {
+    /// What every receiver understands.
+    pub const PLAIN: Self = Self { message: Message::V1, compression: Compression::Snappy, retry_on_http_429: true };
+
+    /// Whether a receiver may not understand it, so that its 400 may be about the format: remote-write 2.0 says so of
+    /// receivers of 1.0 ("Protocol"), and `VictoriaMetrics`' own sender expects it for zstd.
+    fn is_daring(self) -> bool {
+        self.message == Message::V2 || self.compression != Compression::Snappy
+    }
+}
+
+/// The table.
+pub fn classify(exchange: &Exchange, asked: Asked, now: Timestamp) -> Outcome {
     let answer = match exchange {
         Ok(answer) => answer,
         Err(Failure { kind: FailureKind::Unprepared, .. }) => return Outcome::Held,
@@ -108,11 +153,25 @@ pub fn classify(exchange: &Exchange, now: Timestamp) -> Outcome {
     match answer.status {
         // A login page or a captive portal answers anything with 200.
         200..=299 if is_html(answer) => Outcome::Held,
+        // A receiver of 1.0 takes a message of 2.0 for an empty one of its own: it stores nothing, and says that all is well.
+        200..=299 if asked.message == Message::V2 && answer.written.is_none() => {
+            Outcome::Misunderstood { otherwise: Otherwise::Held }
+        }
         200..=299 => Outcome::Delivered,
+        415 if asked.is_daring() => Outcome::Misunderstood { otherwise: Otherwise::Held },
         413 => Outcome::TooLarge,
         // No receiver speaks HTML: a proxy, a gateway or a wrong port does, and has not looked at the samples.
         400 | 409 | 422 if is_html(answer) || is_tenant_missing(answer) => Outcome::Held,
+        400 | 409 | 422
+            if asked.message == Message::V2 && answer.written.is_some_and(|written| written.samples > 0) =>
+        {
+            Outcome::Partial { written: answer.written.unwrap_or_default().samples }
+        }
+        400 if asked.is_daring() && answer.written.is_none() => {
+            Outcome::Misunderstood { otherwise: Otherwise::Refused }
+        }
         400 | 409 | 422 => Outcome::Refused,
+        429 if !asked.retry_on_http_429 => Outcome::GivenUp,
         408 | 425 | 429 => retry(answer, now),
         // Every other 3xx and 4xx is about who we are, or where we knock.
         300..=499 => Outcome::Held,
@@ -178,7 +237,10 @@ pub fn advice(exchange: &Exchange, host: &str) -> &'static str {
     let is_grafana_cloud = host.ends_with(".grafana.net");
     match answer.status {
         200..=299 if is_html(answer) => "a web page answered: a captive portal, a login page or a wrong url",
-        200..=299 => "",
+        // Only a message that was not understood gets here.
+        200..=299 => {
+            "the receiver says nothing of what it wrote: it does not take remote-write 2.0; set protocol to auto"
+        }
         300..=399 => "set the url to the address it redirects to; if that is a login page, the url is wrong",
         400 if answer.text.contains("HTTPS port") => "the port speaks https: begin the url with https://",
         400 | 401 if is_tenant_missing(answer) => "name the tenant: headers: {X-Scope-OrgID: ...}",
@@ -197,7 +259,7 @@ pub fn advice(exchange: &Exchange, host: &str) -> &'static str {
         405 => "the url is not a remote-write endpoint",
         407 => "a proxy wants credentials of its own",
         413 => "the receiver takes only smaller requests; they are made smaller",
-        415 => "the receiver does not take remote-write 1.0",
+        415 => "the receiver does not take this version of remote-write: set protocol to auto, or check the path",
         408 | 425 | 429 => "the receiver asks for less; nothing to do unless it goes on",
         _ if (300..500).contains(&answer.status) => "check the url and the credentials",
         _ => "the receiver is in trouble; nothing to do here",
@@ -261,7 +323,7 @@ mod tests {
         ];
         for (statuses, outcome) in rows {
             for status in *statuses {
-                assert_eq!(classify(&Ok(answer(*status)), NOW), *outcome, "status {status}");
+                assert_eq!(classify(&Ok(answer(*status)), Asked::PLAIN, NOW), *outcome, "status {status}");
             }
         }
     }
@@ -278,26 +340,30 @@ mod tests {
             (Some("application/json"), "é<html>", Outcome::Delivered),
         ] {
             let page = Answer { content_type: content_type.map(str::to_owned), text: text.to_owned(), ..answer(200) };
-            assert_eq!(classify(&Ok(page), NOW), outcome, "{content_type:?} {text:?}");
+            assert_eq!(classify(&Ok(page), Asked::PLAIN, NOW), outcome, "{content_type:?} {text:?}");
         }
         let page = |status| Ok(Answer { text: "<html>".into(), ..answer(status) });
-        assert_eq!(classify(&page(400), NOW), Outcome::Held, "a proxy's 400 says nothing about the samples");
-        assert_eq!(classify(&page(413), NOW), Outcome::TooLarge, "a proxy's size limit is a size limit");
-        assert_eq!(classify(&page(502), NOW), retry(None), "a proxy's 502 is like any other");
+        assert_eq!(
+            classify(&page(400), Asked::PLAIN, NOW),
+            Outcome::Held,
+            "a proxy's 400 says nothing about the samples"
+        );
+        assert_eq!(classify(&page(413), Asked::PLAIN, NOW), Outcome::TooLarge, "a proxy's size limit is a size limit");
+        assert_eq!(classify(&page(502), Asked::PLAIN, NOW), retry(None), "a proxy's 502 is like any other");
     }
 
     #[test]
     fn a_missing_tenant_is_no_fault_of_the_samples() {
-        assert_eq!(classify(&Ok(Answer { text: "no org id".into(), ..answer(400) }), NOW), Outcome::Held);
+        assert_eq!(classify(&Ok(Answer { text: "no org id".into(), ..answer(400) }), Asked::PLAIN, NOW), Outcome::Held);
     }
 
     #[test]
     fn a_receiver_may_say_when_to_come_back() {
         for status in [408, 429, 503, 529] {
             let asked = |value: &str| Ok(Answer { retry_after: Some(value.to_owned()), ..answer(status) });
-            assert_eq!(classify(&asked("7"), NOW), retry(Some(7)), "status {status}");
-            assert_eq!(classify(&asked("86400"), NOW), retry(Some(300)), "status {status}");
-            assert_eq!(classify(&asked("nonsense"), NOW), retry(None), "status {status}");
+            assert_eq!(classify(&asked("7"), Asked::PLAIN, NOW), retry(Some(7)), "status {status}");
+            assert_eq!(classify(&asked("86400"), Asked::PLAIN, NOW), retry(Some(300)), "status {status}");
+            assert_eq!(classify(&asked("nonsense"), Asked::PLAIN, NOW), retry(None), "status {status}");
         }
     }
 
@@ -305,9 +371,49 @@ mod tests {
     fn no_answer_is_a_reason_to_try_again_and_no_credentials_one_to_hold() {
         let failure = |kind| Err(Failure { kind, message: String::new() });
         for kind in [FailureKind::Dns, FailureKind::Connect, FailureKind::Timeout, FailureKind::Broken] {
-            assert_eq!(classify(&failure(kind), NOW), retry(None), "{kind:?}");
+            assert_eq!(classify(&failure(kind), Asked::PLAIN, NOW), retry(None), "{kind:?}");
         }
-        assert_eq!(classify(&failure(FailureKind::Unprepared), NOW), Outcome::Held);
+        assert_eq!(classify(&failure(FailureKind::Unprepared), Asked::PLAIN, NOW), Outcome::Held);
+    }
+
+    #[test]
+    fn a_receiver_that_may_not_understand_is_told_from_one_that_refuses() {
+        let held = Outcome::Misunderstood { otherwise: Otherwise::Held };
+        let refused = Outcome::Misunderstood { otherwise: Otherwise::Refused };
+        let v2 = Asked { message: Message::V2, ..Asked::PLAIN };
+        let zstd = Asked { compression: Compression::Zstd, ..Asked::PLAIN };
+        let written = |samples| Some(Written { samples, ..Written::default() });
+        for (asked, status, said, outcome) in [
+            (v2, 204, written(0), Outcome::Delivered),
+            (v2, 204, None, held),
+            (v2, 415, None, held),
+            (v2, 415, written(0), held),
+            (v2, 400, None, refused),
+            (v2, 400, written(0), Outcome::Refused),
+            (v2, 400, written(3), Outcome::Partial { written: 3 }),
+            (v2, 422, written(3), Outcome::Partial { written: 3 }),
+            (v2, 409, None, Outcome::Refused),
+            (v2, 408, None, retry(None)),
+            (v2, 429, None, retry(None)),
+            (v2, 503, None, retry(None)),
+            (v2, 413, None, Outcome::TooLarge),
+            (zstd, 204, None, Outcome::Delivered),
+            (zstd, 415, None, held),
+            (zstd, 400, None, refused),
+            (Asked::PLAIN, 204, None, Outcome::Delivered),
+            (Asked::PLAIN, 415, None, Outcome::Held),
+            (Asked::PLAIN, 400, written(3), Outcome::Refused),
+        ] {
+            let answer = Answer { written: said, ..answer(status) };
+            assert_eq!(classify(&Ok(answer), asked, NOW), outcome, "{asked:?} {status} {said:?}");
+        }
+    }
+
+    #[test]
+    fn a_429_gives_samples_up_only_where_somebody_asked_for_that() {
+        let asked = Asked { retry_on_http_429: false, ..Asked::PLAIN };
+        assert_eq!(classify(&Ok(answer(429)), asked, NOW), Outcome::GivenUp);
+        assert_eq!(classify(&Ok(answer(503)), asked, NOW), retry(None));
     }
 
     #[test]

@@ -31,6 +31,11 @@ impl PartSize {
         Self { configured, current: configured, proven: 0, taken_in_a_row: 0 }
     }
 
+    /// Takes up a size that was learnt in an earlier run.
+    pub(super) fn restore(&mut self, learnt: usize) {
+        self.current = learnt.clamp(1, self.configured);
+    }
+
     /// The most samples for the next request; at least 1.
     pub(super) fn current(&self) -> usize {
         self.current

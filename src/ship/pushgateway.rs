@@ -234,7 +234,7 @@ impl Pushgateway {
         let request = Request { method, url: self.url.clone(), headers, body };
         let exchange = self.client.send(&request, self.client.timeout()).await;
         self.metrics.pushes.with_label_values(&[outcome::code(&exchange)]).inc();
-        if outcome::classify(&exchange, self.clock.now()) == Outcome::Delivered {
+        if outcome::classify(&exchange, outcome::Asked::PLAIN, self.clock.now()) == Outcome::Delivered {
             return Ok(());
         }
         Err(PushError { url: self.masked.clone(), what: outcome::describe(&exchange), advice: advice(&exchange) })

@@ -1,27 +1,36 @@
 //! One endpoint's shipper: takes the oldest samples, sends them, and moves the cursor when their fate is known.
 //!
-//! Invariants: one request in flight; a snapshot is acknowledged only when every sample of it is delivered, refused or
-//! expired; what is sent again is the same bytes; nothing is given up for being difficult to send. It never spawns, and
-//! never waits for nothing: every turn of the loop sends, waits for time, or waits for the buffer.
+//! Invariants: one request in flight; a snapshot is acknowledged only when every sample of it is delivered, refused, expired
+//! or left out on purpose; nothing is given up for being difficult to send. It never spawns, and never waits for nothing:
+//! every turn of the loop sends, waits for time, or waits for the buffer.
+//!
+//! What is sent together follows from the lease, which the buffer gives again as it was after a crash, and from the size of
+//! requests that was kept with the buffer; so what may have been received is sent again as it was. Two exceptions: what
+//! failed for minutes and is halved (`suspicion`), and what `send_unchanged_every` had left out.
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::backoff::{self, Backoff};
+use super::backoff::Backoff;
+use super::batch::Batch;
 use super::families::Families;
 use super::metrics::{EndpointMetrics, Metrics};
-use super::outcome::{self, Exchange, Outcome};
-use super::part_size::{PartSize, TooLarge};
+use super::negotiate::Negotiation;
+use super::outcome::{self, Outcome};
+use super::pace::{Pace, Waiting};
+use super::part_size::PartSize;
 use super::remote_write::{Endpoint, Envelope};
+use super::request::Task;
 use super::state::EndpointState;
+use super::unchanged::{self, Unchanged};
 use crate::buffer::{self, Buffer, EndpointId, Fates, Lease, Limits};
 use crate::clock::Clock;
-use crate::config::RemoteWrite;
-use crate::encode::{Compression, Message, Part, v1};
-use crate::model::{Labels, Snapshot, Timestamp};
+use crate::config::{Queue, RemoteWrite};
+use crate::encode::{Compression, Encoder, Message};
+use crate::model::{Labels, Snapshot};
+use crate::relabel::{self, Rules};
 use crate::shutdown::{Phase, Shutdown};
 
 /// How long to leave an endpoint alone whose answer says that waiting alone will not help.
@@ -30,8 +39,11 @@ pub(super) const HELD_PROBE_INTERVAL: Duration = Duration::from_secs(30);
 const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to leave a buffer alone that says it has something and cannot give it: its disk does not let it read.
 const UNREADABLE_WAIT: Duration = Duration::from_secs(1);
-/// Snapshots in one request.
-const INSTANTS_MAX: usize = 1;
+/// Of a backlog, so many snapshots are taken at once,
+const LEASE_INSTANTS_MAX: usize = 120;
+/// and so many samples: what they take in memory, 40 bytes each, is what draining costs. The more instants of a series
+/// share its labels, the fewer bytes a sample costs.
+const LEASE_SAMPLES_MAX: usize = 150_000;
 
 /// What a shipper is made of.
 #[derive(Debug)]
@@ -42,6 +54,8 @@ pub struct ShipperOptions<'a> {
     pub config: RemoteWrite,
     /// Added to every series that lacks them.
     pub external_labels: Labels,
+    /// An unchanged value is sent only this often; `None` sends every value.
+    pub send_unchanged_every: Option<Duration>,
     /// What to send.
     pub buffer: Buffer,
     /// Tells how old samples are.
@@ -53,62 +67,88 @@ pub struct ShipperOptions<'a> {
 /// See the module.
 #[derive(Debug)]
 pub struct Shipper {
-    endpoint_id: EndpointId,
-    name: String,
-    url: String,
-    endpoint: Endpoint,
-    external_labels: Labels,
-    max_sample_age: Option<Duration>,
-    buffer: Buffer,
-    clock: Clock,
-    part_size: PartSize,
-    backoff: Backoff,
+    pub(super) endpoint_id: EndpointId,
+    pub(super) name: String,
+    pub(super) url: String,
+    pub(super) endpoint: Endpoint,
+    pub(super) encoder: Encoder,
+    pub(super) negotiation: Negotiation,
+    pub(super) queue: Queue,
+    pub(super) max_sample_age: Option<Duration>,
+    pub(super) buffer: Buffer,
+    pub(super) clock: Clock,
+    pub(super) part_size: PartSize,
+    pub(super) backoff: Backoff,
+    pub(super) pace: Pace,
+    pub(super) unchanged: Unchanged,
+    pub(super) metrics: EndpointMetrics,
+    pub(super) state: watch::Sender<EndpointState>,
+    /// How many snapshots the lease has that is being sent.
+    pub(super) leased: usize,
+    /// Whether more waits than the lease.
+    pub(super) has_backlog: bool,
+    /// How long to leave the receiver in peace before the next request.
+    pub(super) rest: Duration,
+    /// How long nothing was taken before the last that was.
+    pub(super) outage: Duration,
     families: Families,
-    metrics: EndpointMetrics,
-    state: watch::Sender<EndpointState>,
+    /// What the buffer keeps for us.
+    saved: String,
+    /// Not before this are requeued samples tried again.
+    requeue_at: Option<Instant>,
 }
 
 /// Whether the loop goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Flow {
+pub(super) enum Flow {
     Continue,
     Stop,
 }
 
-/// What became of one request's samples.
+/// What to do about samples that are not taken now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Settled {
-    Delivered {
-        unsendable: usize,
-    },
-    Refused,
-    Expired,
-    /// To be sent in smaller parts.
-    Split,
-    /// The program stops; nothing is known of them.
-    Interrupted,
+pub(super) enum Patience {
+    /// Wait and try again.
+    Endless,
+    /// Leave them for later.
+    None,
 }
 
 impl Shipper {
     /// A shipper that has not begun. Never fails: what is wrong with files or the network is a matter of sending.
     pub fn new(options: ShipperOptions) -> Self {
-        let ShipperOptions { endpoint, config, external_labels, buffer, clock, metrics } = options;
+        let ShipperOptions { endpoint, config, external_labels, send_unchanged_every, buffer, clock, metrics } =
+            options;
         let url = config.url.masked();
+        if let Some(every) = send_unchanged_every.filter(|every| *every > unchanged::INTERVAL_MAX) {
+            let most = unchanged::INTERVAL_MAX;
+            tracing::warn!(endpoint = %config.name, ?every, ?most, "send_unchanged_every is so long that receivers take unchanged series for ended");
+        }
         let state = EndpointState { name: config.name.clone(), url: url.clone(), ..EndpointState::default() };
         Self {
             endpoint_id: endpoint,
             metrics: metrics.endpoint(&config.name, &url),
             endpoint: Endpoint::new(&config),
+            encoder: Encoder::new(external_labels, relabel(config.write_relabel_configs, config.name.clone())),
+            negotiation: Negotiation::new(config.protocol, config.compression),
             part_size: PartSize::new(config.queue.max_samples_per_send),
             backoff: Backoff::new(config.queue.min_backoff, config.queue.max_backoff),
+            pace: Pace::new(config.send_interval),
+            unchanged: Unchanged::new(send_unchanged_every),
             families: Families::new(config.metadata),
+            queue: config.queue,
             max_sample_age: config.max_sample_age,
             name: config.name,
             url,
-            external_labels,
             buffer,
             clock,
             state: watch::Sender::new(state),
+            leased: 0,
+            has_backlog: false,
+            rest: Duration::ZERO,
+            outage: Duration::ZERO,
+            saved: String::new(),
+            requeue_at: None,
         }
     }
 
@@ -119,23 +159,35 @@ impl Shipper {
 
     /// Ships until the program stops: while draining without waiting, until nothing is left or something is not taken.
     pub async fn run(mut self, shutdown: Shutdown) {
+        self.restore().await;
         let mut changes = self.buffer.changes();
-        let limits = Limits { instants_max: INSTANTS_MAX, samples_max: usize::MAX };
+        let limits = Limits { instants_max: LEASE_INSTANTS_MAX, samples_max: LEASE_SAMPLES_MAX };
         let mut fruitless = false;
         while shutdown.phase() < Phase::Stopped {
             // Seen before asking, so that what comes after asking wakes us.
-            let pending = has_pending(&changes.borrow_and_update(), self.endpoint_id);
+            let (waiting, requeued) = waiting(&changes.borrow_and_update(), self.endpoint_id);
+            if let Some(until) = self.gather_until(waiting, &shutdown) {
+                if wait_for_more(&mut changes, Some(until), &shutdown).await == Flow::Stop {
+                    return;
+                }
+                continue;
+            }
             let flow = match self.buffer.next(self.endpoint_id, limits).await {
                 Some(lease) => {
                     fruitless = false;
+                    self.has_backlog = waiting.samples > lease.samples;
                     self.ship(lease, &shutdown).await
                 }
                 None if shutdown.phase() >= Phase::Draining => Flow::Stop,
-                None if pending && std::mem::replace(&mut fruitless, true) => {
+                None if waiting.samples > 0 && std::mem::replace(&mut fruitless, true) => {
                     self.pause(UNREADABLE_WAIT, &shutdown).await;
                     Flow::Continue
                 }
-                None => wait_for_more(&mut changes, &shutdown).await,
+                None if requeued && self.requeue_at.is_none_or(|at| at <= Instant::now()) => {
+                    self.ship_requeued(&shutdown).await;
+                    Flow::Continue
+                }
+                None => wait_for_more(&mut changes, self.requeue_at.filter(|_| requeued), &shutdown).await,
             };
             if flow == Flow::Stop {
                 return;
@@ -143,153 +195,106 @@ impl Shipper {
         }
     }
 
-    async fn ship(&mut self, lease: Lease, shutdown: &Shutdown) -> Flow {
-        let mut fates = Fates::default();
-        for snapshot in &lease.snapshots {
-            if self.ship_snapshot(snapshot, &mut fates, shutdown).await == Flow::Stop {
-                return Flow::Stop;
-            }
+    /// Until when to wait for more before anything is sent.
+    fn gather_until(&mut self, waiting: Waiting, shutdown: &Shutdown) -> Option<Instant> {
+        if waiting.samples == 0 || shutdown.phase() >= Phase::Draining {
+            return None;
         }
-        self.buffer.ack(self.endpoint_id, lease.through, fates).await;
+        let full = Waiting { instants: LEASE_INSTANTS_MAX as u64, samples: LEASE_SAMPLES_MAX as u64 };
+        let now = Instant::now();
+        let until = self.pace.gather_until(waiting, full, now);
+        if until.is_none() {
+            self.pace.sent(now);
+        }
+        until
+    }
+
+    async fn ship(&mut self, lease: Lease, shutdown: &Shutdown) -> Flow {
+        let Lease { through, mut snapshots, .. } = lease;
+        self.leased = snapshots.len();
+        let mut fates = Fates::default();
+        for snapshot in &mut snapshots {
+            let families = self.families.note(&snapshot.samples);
+            self.metrics.metadata_dropped.inc_by(families.without_room);
+            fates.unchanged += self.unchanged.leave_out(snapshot.at, &mut snapshot.samples);
+        }
+        let Some(sent) = self.ship_snapshots(snapshots, Patience::Endless, shutdown).await else { return Flow::Stop };
+        fates.add(sent);
+        self.save().await;
+        self.buffer.ack(self.endpoint_id, through, fates).await;
         if fates.delivered > 0 && shutdown.phase() == Phase::Running {
             self.send_metadata(shutdown).await;
         }
         Flow::Continue
     }
 
-    async fn ship_snapshot(&mut self, snapshot: &Snapshot, fates: &mut Fates, shutdown: &Shutdown) -> Flow {
-        let families = self.families.note(&snapshot.samples);
-        self.metrics.metadata_dropped.inc_by(families.without_room);
-        let mut rest = snapshot.samples.as_slice();
-        while !rest.is_empty() {
-            let (part, after) = rest.split_at(rest.len().min(self.part_size.current()));
-            let count = part.len() as u64;
-            match self.settle(Part::new(snapshot.at, part), shutdown).await {
-                Settled::Delivered { unsendable } => {
-                    fates.delivered += count - unsendable as u64;
-                    fates.refused += unsendable as u64;
-                }
-                Settled::Refused => fates.refused += count,
-                Settled::Expired => {
-                    fates.expired += count;
-                    self.metrics.dropped_too_old.inc_by(count);
-                }
-                Settled::Split => continue,
-                Settled::Interrupted => return Flow::Stop,
-            }
-            rest = after;
-        }
-        Flow::Continue
-    }
-
-    /// Sends one part until its fate is known.
-    async fn settle(&mut self, part: Part<'_>, shutdown: &Shutdown) -> Settled {
-        let body = v1::write_request([part], &self.external_labels);
-        let unsendable = body.unsendable;
-        let mut attempt = 0;
-        loop {
-            if self.is_expired(part.at) {
-                self.say_expired(part);
-                return Settled::Expired;
-            }
-            if body.entries == 0 {
-                return self.give_up_unsendable(unsendable);
-            }
-            let began = self.clock.now();
-            let Some(exchange) = self.attempt(&body, attempt, shutdown).await else { return Settled::Interrupted };
-            let outcome = outcome::classify(&exchange, self.clock.now());
-            match outcome {
-                Outcome::Delivered => {
-                    self.part_size.taken(part.samples.len());
-                    self.note_settled(&body, part.at);
-                    self.note_delivered(&exchange);
-                    self.give_up_unsendable(unsendable);
-                    return Settled::Delivered { unsendable };
-                }
-                Outcome::Refused => {
-                    self.note_settled(&body, part.at);
-                    self.note_refused(&exchange, &body);
-                    self.give_up_unsendable(unsendable);
-                    return Settled::Refused;
-                }
-                Outcome::TooLarge if self.part_size.too_large(part.samples.len()) == TooLarge::Split => {
-                    self.say_split(&exchange, part.samples.len());
-                    return Settled::Split;
-                }
-                Outcome::TooLarge => {
-                    self.note_settled(&body, part.at);
-                    self.note_refused(&exchange, &body);
-                    return Settled::Refused;
-                }
-                Outcome::Held | Outcome::Retry { .. } => {}
-            }
-            let wait = self.wait_after(outcome);
-            self.note_failed(&exchange, outcome, began, wait);
-            if shutdown.phase() >= Phase::Draining {
-                return Settled::Interrupted;
-            }
-            self.pause(wait, shutdown).await;
-            attempt += 1;
-        }
-    }
-
-    /// One request; `None` when the program stopped first.
-    async fn attempt(&mut self, body: &v1::Body, attempt: u32, shutdown: &Shutdown) -> Option<Exchange> {
-        let entries = body.entries as u64;
-        self.metrics.samples.inc_by(entries);
-        if attempt > 0 {
-            self.metrics.samples_retried.inc_by(entries);
-        }
-        let began = Instant::now();
-        let mut stop = shutdown.clone();
-        let exchange = tokio::select! {
-            biased;
-            exchange = self.endpoint.post(envelope(body.bytes.clone(), attempt)) => exchange,
-            () = stop.reached(Phase::Stopped) => return None,
+    /// Sends again what somebody asked for. What comes live goes first, so what is not taken now is left for later.
+    async fn ship_requeued(&mut self, shutdown: &Shutdown) {
+        let Some(requeued) = self.buffer.requeued(self.endpoint_id).await else {
+            self.requeue_at = Some(Instant::now() + HELD_PROBE_INTERVAL);
+            return;
         };
-        self.metrics.duration.observe(began.elapsed().as_secs_f64());
-        self.metrics.request(&outcome::code(&exchange));
-        Some(exchange)
-    }
-
-    fn is_expired(&self, at: Timestamp) -> bool {
-        self.max_sample_age.is_some_and(|age| self.clock.now().since(at) > age)
-    }
-
-    /// The wait after a failure: what the receiver asks for comes before what we would do.
-    fn wait_after(&mut self, outcome: Outcome) -> Duration {
-        // Counted on in any case, so that a receiver that stops asking finds us as patient as we should be by then.
-        let own = self.backoff.next_wait();
-        match outcome {
-            Outcome::Held => backoff::spread(HELD_PROBE_INTERVAL),
-            Outcome::Retry { after: Some(after) } => backoff::spread(after),
-            _ => own,
+        match self.ship_snapshots(requeued.snapshots, Patience::None, shutdown).await {
+            Some(fates) => {
+                tracing::info!(endpoint = %self.name, file = requeued.id, delivered = fates.delivered, refused = fates.refused, "sent samples of the quarantine again");
+                self.buffer.settle_requeued(self.endpoint_id, &requeued.id, fates).await;
+                self.requeue_at = None;
+            }
+            None => self.requeue_at = Some(Instant::now() + HELD_PROBE_INTERVAL),
         }
     }
 
-    /// Waits, but not into the time of draining.
-    async fn pause(&mut self, wait: Duration, shutdown: &Shutdown) {
-        let mut drain = shutdown.clone();
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = drain.reached(Phase::Draining) => {}
+    /// What became of everything in `snapshots`; `None` when the program stopped, or patience ended, before that was known.
+    async fn ship_snapshots(
+        &mut self,
+        snapshots: Vec<Snapshot>,
+        patience: Patience,
+        shutdown: &Shutdown,
+    ) -> Option<Fates> {
+        let (batch, filtered) = Batch::new(snapshots, &mut self.encoder);
+        self.metrics.dropped_by_relabelling.inc_by(filtered);
+        let mut fates = Fates { filtered, ..Fates::default() };
+        let mut todo = vec![Task::new(batch.whole())];
+        while let Some(task) = todo.pop() {
+            let cut = self.cut(&batch, &task);
+            if cut.len() != 1 {
+                todo.extend(cut.into_iter().rev());
+                continue;
+            }
+            let settled = self.settle(&batch, task, patience, shutdown).await;
+            if self.conclude(&batch, settled, &mut todo, &mut fates, shutdown).await == Flow::Stop {
+                return None;
+            }
         }
-        self.state.send_modify(|state| state.retry_in = None);
+        Some(fates)
     }
 
-    /// Sends types and help texts when it is time. What fails is sent with all the rest next time.
+    /// Sends types and help texts when it is time, where samples do not carry them. What fails is sent with all the rest
+    /// next time.
     async fn send_metadata(&mut self, shutdown: &Shutdown) {
+        let current = self.negotiation.current(self.clock.now());
+        let way = self.negotiation.way(current);
+        if way.message == Message::V2 {
+            return;
+        }
         for families in self.families.take_due() {
-            let body = v1::metadata_request(families.iter().map(AsRef::as_ref));
+            let body = self.encoder.metadata(families.iter().map(AsRef::as_ref), Compression::Snappy);
+            let envelope = Envelope {
+                message: Message::V1,
+                compression: Compression::Snappy,
+                body: body.bytes.clone(),
+                attempt: 0,
+            };
             let mut drain = shutdown.clone();
             let exchange = tokio::select! {
                 biased;
-                exchange = self.endpoint.post_within(envelope(body.bytes, 0), METADATA_TIMEOUT) => exchange,
+                exchange = self.endpoint.post_within(envelope, METADATA_TIMEOUT) => exchange,
                 () = drain.reached(Phase::Draining) => return,
             };
             self.metrics.request(&outcome::code(&exchange));
             self.metrics.metadata.inc_by(body.entries as u64);
-            if outcome::classify(&exchange, self.clock.now()) != Outcome::Delivered {
+            self.metrics.metadata_bytes.inc_by(body.bytes.len() as u64);
+            if outcome::classify(&exchange, outcome::Asked::PLAIN, self.clock.now()) != Outcome::Delivered {
                 self.metrics.metadata_failed.inc_by(body.entries as u64);
                 let error = outcome::describe(&exchange);
                 tracing::warn!(endpoint = %self.name, url = %self.url, %error, "metadata was not taken; samples are not affected");
@@ -297,111 +302,84 @@ impl Shipper {
             }
         }
     }
-}
 
-fn envelope(body: Bytes, attempt: u32) -> Envelope {
-    Envelope { message: Message::V1, compression: Compression::Snappy, body, attempt }
-}
-
-/// What is counted, told and shown.
-impl Shipper {
-    fn note_settled(&mut self, body: &v1::Body, at: Timestamp) {
-        self.backoff.reset();
-        self.metrics.bytes.inc_by(body.bytes.len() as u64);
-        self.metrics.highest_sent.set(at.seconds());
-        self.metrics.up.set(1.0);
-    }
-
-    fn note_delivered(&mut self, exchange: &Exchange) {
-        let now = self.clock.now();
-        let before = self.state.borrow().stalled_since;
-        if let Some(since) = before {
-            let stalled = format!("{:?}", now.since(since));
-            tracing::info!(endpoint = %self.name, url = %self.url, %stalled, "remote-write delivers again");
+    /// Waits, but not into the time of draining.
+    pub(super) async fn pause(&mut self, wait: Duration, shutdown: &Shutdown) {
+        if wait.is_zero() {
+            return;
         }
-        self.state.send_modify(|state| {
-            state.delivering = true;
-            state.stalled_since = None;
-            state.last_success = Some(now);
-            state.last_status = status(exchange);
-            state.last_error = None;
-            state.consecutive_failures = 0;
-        });
-    }
-
-    fn note_refused(&mut self, exchange: &Exchange, body: &v1::Body) {
-        self.metrics.samples_failed.inc_by(body.entries as u64);
-        let (error, advice) = (outcome::describe(exchange), outcome::advice(exchange, self.endpoint.host()));
-        tracing::error!(
-            endpoint = %self.name, url = %self.url, samples = body.entries, %error, advice,
-            "receiver refused samples; they are lost"
-        );
-        self.state.send_modify(|state| {
-            state.delivering = false;
-            state.stalled_since = None;
-            state.last_status = status(exchange);
-            state.last_error = Some(error);
-            state.consecutive_failures = 0;
-        });
-    }
-
-    fn note_failed(&mut self, exchange: &Exchange, outcome: Outcome, began: Timestamp, wait: Duration) {
-        self.metrics.up.set(0.0);
-        let (error, advice) = (outcome::describe(exchange), outcome::advice(exchange, self.endpoint.host()));
-        if outcome == Outcome::Held {
-            tracing::warn!(
-                endpoint = %self.name, url = %self.url, %error, advice, ?wait,
-                "samples cannot be written as configured; they are kept"
-            );
-        } else {
-            tracing::warn!(
-                endpoint = %self.name, url = %self.url, %error, advice, ?wait,
-                "remote-write failed; samples are kept and sent again"
-            );
+        let mut drain = shutdown.clone();
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = drain.reached(Phase::Draining) => {}
         }
-        self.state.send_modify(|state| {
-            state.delivering = false;
-            state.stalled_since.get_or_insert(began);
-            state.last_status = status(exchange);
-            state.last_error = Some(error);
-            state.consecutive_failures = state.consecutive_failures.saturating_add(1);
-            state.retry_in = Some(wait);
-        });
+        self.state.send_if_modified(|state| state.retry_in.take().is_some());
     }
 
-    fn say_split(&self, exchange: &Exchange, samples: usize) {
-        let error = outcome::describe(exchange);
-        let next = self.part_size.current();
-        tracing::warn!(endpoint = %self.name, url = %self.url, %error, samples, next, "request too large; sending smaller ones");
+    fn state_name(&self) -> String {
+        format!("ship-{}", self.name)
     }
 
-    fn say_expired(&self, part: Part) {
-        let samples = part.samples.len();
-        tracing::error!(endpoint = %self.name, at = %part.at, samples, "samples older than max_sample_age are not sent; they are lost");
-    }
-
-    fn give_up_unsendable(&self, unsendable: usize) -> Settled {
-        if unsendable > 0 {
-            self.metrics.dropped_invalid_name.inc_by(unsendable as u64);
-            tracing::error!(endpoint = %self.name, samples = unsendable, "remote-write 1.0 cannot carry the names of some series; their samples are lost");
+    /// Keeps what was learnt about the receiver, where it is new. Before an acknowledgement, so that what is sent again after
+    /// a crash is made as it was.
+    async fn save(&mut self) {
+        let learnt = format!("{} {}", self.negotiation.save(), self.part_size.current());
+        self.metrics.max_samples_per_send.set(self.part_size.current() as f64);
+        if learnt == self.saved {
+            return;
         }
-        Settled::Refused
+        if let Err(error) = self.buffer.save_state(&self.state_name(), learnt.clone().into_bytes()).await {
+            tracing::debug!(endpoint = %self.name, %error, "could not keep what was learnt about the receiver");
+        }
+        self.saved = learnt;
+    }
+
+    async fn restore(&mut self) {
+        let saved = self.buffer.load_state(&self.state_name()).await.unwrap_or_default();
+        let saved = String::from_utf8_lossy(&saved).into_owned();
+        self.negotiation.restore(&saved);
+        if let Some(size) = saved.rsplit(' ').next().and_then(|word| word.parse().ok()) {
+            self.part_size.restore(size);
+        }
+        self.metrics.max_samples_per_send.set(self.part_size.current() as f64);
+        self.saved = format!("{} {}", self.negotiation.save(), self.part_size.current());
     }
 }
 
-/// Whether the buffer says that it still holds something for the endpoint.
-fn has_pending(status: &buffer::Status, endpoint: EndpointId) -> bool {
-    status.endpoints.get(endpoint.0).is_some_and(|endpoint| endpoint.ledger.pending > 0)
+/// The endpoint's rules as the encoder asks them.
+fn relabel(rules: Rules, endpoint: String) -> Option<crate::encode::Relabel> {
+    if rules.is_empty() {
+        return None;
+    }
+    Some(Box::new(move |labels| match rules.apply(labels) {
+        relabel::Outcome::Unchanged => Some(labels.clone()),
+        relabel::Outcome::Changed(labels) => Some(labels),
+        relabel::Outcome::Dropped => None,
+        relabel::Outcome::TooLarge => {
+            tracing::error!(%endpoint, series = %labels, "write_relabel_configs make a series larger than may be; it is left out");
+            None
+        }
+    }))
 }
 
-async fn wait_for_more<T>(changes: &mut watch::Receiver<T>, shutdown: &Shutdown) -> Flow {
+/// What the buffer says it holds for the endpoint, and whether somebody wants something sent again.
+fn waiting(status: &buffer::Status, endpoint: EndpointId) -> (Waiting, bool) {
+    let Some(endpoint) = status.endpoints.get(endpoint.0) else { return (Waiting::default(), false) };
+    let waiting = Waiting { instants: endpoint.pending_records, samples: endpoint.ledger.pending };
+    (waiting, endpoint.requeued > 0)
+}
+
+async fn wait_for_more<T>(changes: &mut watch::Receiver<T>, until: Option<Instant>, shutdown: &Shutdown) -> Flow {
     let mut drain = shutdown.clone();
+    let due = async {
+        match until {
+            Some(until) => tokio::time::sleep_until(until).await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         change = changes.changed() => if change.is_ok() { Flow::Continue } else { Flow::Stop },
+        () = due => Flow::Continue,
         () = drain.reached(Phase::Draining) => Flow::Continue,
     }
-}
-
-fn status(exchange: &Exchange) -> Option<u16> {
-    exchange.as_ref().ok().map(|answer| answer.status)
 }

@@ -72,21 +72,42 @@ impl Rig {
         Self::start_with(server, |_| {}, vec![]).await
     }
 
-    /// A shipper on a buffer that already holds `backlog`.
+    /// A shipper on a buffer that already holds `backlog`, a second apart.
     async fn start_with(server: Server, change: impl FnOnce(&mut RemoteWrite), backlog: Vec<Snapshot>) -> Self {
+        let (buffer, directory) = open(1);
+        fill(&buffer, backlog).await;
+        Self::build(server, change, None, buffer, directory)
+    }
+
+    /// A shipper on a buffer that was closed before.
+    fn start_on(server: Server, change: impl FnOnce(&mut RemoteWrite), directory: tempfile::TempDir) -> Self {
+        let buffer = Buffer::open(options(directory.path(), 1)).unwrap();
+        Self::build(server, change, None, buffer, directory)
+    }
+
+    async fn start_unchanged(server: Server, every: Duration, backlog: Vec<Snapshot>) -> Self {
+        let (buffer, directory) = open(1);
+        fill(&buffer, backlog).await;
+        Self::build(server, |_| {}, Some(every), buffer, directory)
+    }
+
+    fn build(
+        server: Server,
+        change: impl FnOnce(&mut RemoteWrite),
+        send_unchanged_every: Option<Duration>,
+        buffer: Buffer,
+        directory: tempfile::TempDir,
+    ) -> Self {
         install_crypto_provider();
         let mut config = config(server.url.clone());
         change(&mut config);
-        let (buffer, directory) = open(1);
-        for snapshot in backlog {
-            buffer.append(snapshot).await.unwrap();
-        }
         let registry = Registry::new();
         let (trigger, shutdown) = shutdown::channel();
         let shipper = Shipper::new(ShipperOptions {
             endpoint: EndpointId(0),
             config,
             external_labels: Labels::empty(),
+            send_unchanged_every,
             buffer: buffer.clone(),
             clock: Clock::manual(NOW),
             metrics: &Metrics::register(&registry),
@@ -129,17 +150,27 @@ impl Rig {
     }
 }
 
-fn open(endpoints: usize) -> (Buffer, tempfile::TempDir) {
-    let directory = tempfile::tempdir().unwrap();
-    let options = Options {
-        path: directory.path().to_owned(),
+fn options(path: &std::path::Path, endpoints: usize) -> Options {
+    Options {
+        path: path.to_owned(),
         max_bytes: 64 << 20,
         max_age: None,
         min_free: Some(0),
         sync: SyncPolicy::Never,
         endpoints: (0..endpoints).map(|ordinal| format!("endpoint{ordinal}")).collect(),
-    };
-    (Buffer::open(options).unwrap(), directory)
+    }
+}
+
+fn open(endpoints: usize) -> (Buffer, tempfile::TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    (Buffer::open(options(directory.path(), endpoints)).unwrap(), directory)
+}
+
+async fn fill(buffer: &Buffer, backlog: Vec<Snapshot>) {
+    for (second, snapshot) in (0..).zip(backlog) {
+        let at = snapshot.at.plus(Duration::from_secs(second));
+        buffer.append(Snapshot { at, ..snapshot }).await.unwrap();
+    }
 }
 
 fn snapshot_at(at: Timestamp, samples: usize) -> Snapshot {
@@ -270,7 +301,7 @@ async fn a_megabyte_of_error_text_costs_a_kilobyte_and_one_batch() {
     let text = "bad\nsample ".repeat(100_000);
     let server = Server::replying([answer("400 Bad Request", "content-type: text/plain\r\n", &text)]).await;
     let mut rig = Rig::start(server).await;
-    rig.append(snapshot(2)).await;
+    rig.append(snapshot_at(NOW.minus(Duration::from_secs(1)), 2)).await;
     let state = rig.wait_for(|state| state.last_error.is_some()).await;
     let error = state.last_error.unwrap();
     assert!(error.len() <= 1024 + 20 && error.starts_with("status 400: bad sample"), "{error}");
@@ -323,7 +354,9 @@ async fn requests_shrink_until_the_receiver_takes_them_and_stay_small() {
         let count = decoded(seen).series.len();
         if count > 10 { answer("413 Payload Too Large", "content-type: text/html\r\n", "<html>") } else { no_content() }
     });
-    let mut rig = Rig::start_with(server.await, |_| {}, vec![snapshot(64), snapshot(9)]).await;
+    let mut rig = Rig::start_with(server.await, |_| {}, vec![snapshot(64)]).await;
+    rig.settled().await;
+    rig.append(snapshot_at(NOW.plus(Duration::from_secs(1)), 9)).await;
     let mut sizes = Vec::new();
     let mut ordinals = Vec::new();
     while sizes.iter().filter(|size| **size <= 10).sum::<usize>() < 73 {
@@ -406,7 +439,8 @@ async fn a_redirect_to_itself_ends() {
 #[tokio::test]
 async fn a_kept_alive_connection_that_dies_is_no_failure() {
     let server = Server::replying([no_content(), Reply::Close]).await;
-    let mut rig = Rig::start_with(server, |_| {}, vec![snapshot(1), snapshot(2)]).await;
+    let small = |config: &mut RemoteWrite| config.queue.max_samples_per_send = 2;
+    let mut rig = Rig::start_with(server, small, vec![snapshot(1), snapshot(2)]).await;
     let seen = [rig.server.next().await, rig.server.next().await, rig.server.next().await];
     assert_eq!(seen[0].connection, seen[1].connection, "the connection is used again");
     assert_eq!(seen[1].body, seen[2].body);
@@ -458,7 +492,9 @@ async fn metadata_follows_the_first_delivery_and_its_failure_costs_nothing() {
     let is_metadata = |seen: &Seen| decoded(seen).series.is_empty();
     let server = Server::start(move |seen| if is_metadata(seen) { status("400 Bad Request") } else { no_content() });
     let send = |config: &mut RemoteWrite| config.metadata.send = true;
-    let mut rig = Rig::start_with(server.await, send, vec![snapshot(1), snapshot(1)]).await;
+    let mut rig = Rig::start_with(server.await, send, vec![snapshot(1)]).await;
+    rig.settled().await;
+    rig.append(snapshot_at(NOW.plus(Duration::from_secs(1)), 1)).await;
     let kinds = [rig.server.next().await, rig.server.next().await, rig.server.next().await];
     assert_eq!(kinds.each_ref().map(is_metadata), [false, true, false]);
     let metadata = decoded(&kinds[1]).metadata;
@@ -498,19 +534,22 @@ async fn a_dead_endpoint_does_not_hold_up_another() {
             endpoint: EndpointId(ordinal),
             config,
             external_labels: Labels::empty(),
+            send_unchanged_every: None,
             buffer: buffer.clone(),
             clock: Clock::manual(NOW),
             metrics: &metrics,
         });
         tokio::spawn(shipper.run(shutdown.clone()));
     }
-    for _ in 0..3 {
-        buffer.append(snapshot(1)).await.unwrap();
+    for second in 0..3 {
+        buffer.append(snapshot_at(NOW.plus(Duration::from_secs(second)), 1)).await.unwrap();
     }
     let mut changes = buffer.changes();
     let status = changes.wait_for(|status| status.endpoints[1].ledger.delivered == 3).await.unwrap();
     assert_eq!(status.endpoints[0].ledger.pending, 3);
 }
+
+mod table;
 
 struct PushRig {
     server: Server,

@@ -64,7 +64,7 @@ fn what_is_renamed_is_sent_again_and_moves_in_the_account_also_after_a_restart()
     let mut log = open(&options);
     let again = log.requeued(0).unwrap();
     assert_eq!(again, first);
-    log.settle_requeued(0, &again.id, Fates { delivered: 15, refused: 4, expired: 1 });
+    log.settle_requeued(0, &again.id, Fates { delivered: 15, refused: 4, expired: 1, ..Fates::default() });
     check(&log);
     let account = ledger(&log, 0);
     assert_eq!((account.delivered, account.refused, account.expired), (15, 44, 1));

@@ -249,7 +249,7 @@ impl World {
         };
         let samples: u64 = settled.iter().map(|id| self.records[id].samples()).sum();
         let refused = samples / 7;
-        let fates = Fates { delivered: samples - refused, refused, expired: 0 };
+        let fates = Fates { delivered: samples - refused, refused, ..Fates::default() };
         self.log().ack(index, through.number(), fates);
         let Self { seen, records, acknowledged, .. } = self;
         let seen = seen.get_mut(name).unwrap();

@@ -143,7 +143,15 @@ async fn drain(
         .into_iter()
         .map(|(endpoint, config)| {
             let (buffer, clock, external_labels) = (buffer.clone(), clock.clone(), external_labels.clone());
-            Shipper::new(ShipperOptions { endpoint, config, external_labels, buffer, clock, metrics: &metrics })
+            Shipper::new(ShipperOptions {
+                endpoint,
+                config,
+                external_labels,
+                send_unchanged_every: None,
+                buffer,
+                clock,
+                metrics: &metrics,
+            })
         })
         .collect();
     let states: Vec<_> = shippers.iter().map(Shipper::state).collect();

@@ -85,10 +85,20 @@ impl Agent {
     pub(crate) fn ledger(&self, endpoint: &str) -> (f64, f64) {
         let fate =
             |fate| self.metric("outhaul_ledger_samples_total", &[("remote_name", endpoint), ("fate", fate)]).unwrap();
-        let gone: f64 = ["delivered", "refused", "expired", "corrupt", "evicted_size", "evicted_age", "evicted_memory"]
-            .map(fate)
-            .iter()
-            .sum();
+        let gone: f64 = [
+            "delivered",
+            "refused",
+            "expired",
+            "unchanged",
+            "filtered",
+            "corrupt",
+            "evicted_size",
+            "evicted_age",
+            "evicted_memory",
+        ]
+        .map(fate)
+        .iter()
+        .sum();
         (fate("appended"), gone + self.metric("outhaul_ledger_pending_samples", &[("remote_name", endpoint)]).unwrap())
     }
 }

@@ -269,6 +269,7 @@ fn shipper(buffer: &Buffer, url: &str) -> Shipper {
         endpoint: EndpointId(0),
         config: config.remote_write[0].clone(),
         external_labels: Labels::empty(),
+        send_unchanged_every: None,
         buffer: buffer.clone(),
         clock: Clock::system(),
         metrics: &ship::Metrics::register(&outhaul::telemetry::Registry::new()),

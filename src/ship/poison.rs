@@ -1,0 +1,119 @@
+//! What is done with samples that are not delivered: kept in quarantine, where the receiver refused them, and judged, where
+//! it fails on them.
+//!
+//! A sample is poison when the receiver fails on it, alone, after all that `suspicion` asks for, takes another one, and does
+//! not take it the moment after. The other one is of another series of the same lease, which breaks no order; where there is none it is of
+//! the next snapshot, and is sent once more in its turn, because receivers take the same sample twice.
+
+use super::batch::{Batch, Extent};
+use super::outcome::{self, Exchange};
+use super::request::{Settled, Task};
+use super::shipper::{Flow, Shipper};
+use crate::buffer::{Fates, Fault, Limits, Verdict};
+use crate::model::{Sample, Snapshot};
+use crate::shutdown::{Phase, Shutdown};
+
+impl Shipper {
+    /// Draws the consequences: fates are known, or there is more to do.
+    pub(super) async fn conclude(
+        &mut self,
+        batch: &Batch,
+        settled: Settled,
+        todo: &mut Vec<Task>,
+        fates: &mut Fates,
+        shutdown: &Shutdown,
+    ) -> Flow {
+        match settled {
+            Settled::Done(more) => fates.add(more),
+            Settled::Instead(more, tasks) => {
+                fates.add(more);
+                todo.extend(tasks.into_iter().rev());
+            }
+            Settled::Refused(more, task, exchange) => {
+                // What the receiver has is not what it was given.
+                self.unchanged.forget();
+                self.quarantine(batch, &task.extent, Fault::Refused, &exchange).await;
+                fates.add(more);
+            }
+            Settled::Suspect(more, task, exchange) => {
+                fates.add(more);
+                if shutdown.phase() >= Phase::Draining {
+                    return Flow::Stop;
+                }
+                let innocent = self.send_another(batch, &task, todo, shutdown).await;
+                let Some(sent) = innocent else {
+                    todo.push(task);
+                    return Flow::Continue;
+                };
+                fates.add(sent);
+                // The receiver may have been mended since it failed last.
+                match self.send_once(batch, &task.extent, shutdown).await {
+                    Some(sent) => fates.add(sent),
+                    None => fates.refused += self.give_up_poison(batch, &task, &exchange).await,
+                }
+            }
+            Settled::Interrupted => return Flow::Stop,
+        }
+        Flow::Continue
+    }
+
+    /// Sends something else than `suspect`; what became of it, where it was of this lease, if the receiver took it.
+    async fn send_another(
+        &mut self,
+        batch: &Batch,
+        suspect: &Task,
+        todo: &mut Vec<Task>,
+        shutdown: &Shutdown,
+    ) -> Option<Fates> {
+        let Some(index) = todo.iter().rposition(|task| task.extent.is_apart_from(&suspect.extent)) else {
+            return self.send_next_snapshots(batch, suspect, shutdown).await;
+        };
+        let task = todo.remove(index);
+        let (first, rest) = match batch.first_series(&task.extent) {
+            Some([first, rest]) => (first, Some(rest)),
+            None => (task.extent.clone(), None),
+        };
+        if let Some(rest) = rest {
+            todo.insert(index, Task { extent: rest, ..task.clone() });
+        }
+        let sent = self.send_once(batch, &first, shutdown).await;
+        if sent.is_none() {
+            // No other piece of its series comes before this place.
+            todo.insert(index.min(todo.len()), Task { extent: first, ..task });
+        }
+        sent
+    }
+
+    /// Sends a sample of the snapshot after the lease. It is in no account: it will be sent again in its turn.
+    async fn send_next_snapshots(&mut self, batch: &Batch, suspect: &Task, shutdown: &Shutdown) -> Option<Fates> {
+        let limits = Limits { instants_max: self.leased + 1, samples_max: usize::MAX };
+        let mut lease = self.buffer.next(self.endpoint_id, limits).await?;
+        if lease.snapshots.len() <= self.leased {
+            return None;
+        }
+        let next = lease.snapshots.swap_remove(self.leased);
+        let is_other = |sample: &&Sample| !batch.has_series_of(&suspect.extent, sample);
+        let sample = next.samples.iter().find(is_other).or(next.samples.first())?.clone();
+        let (other, _) = Batch::new(vec![Snapshot::new(next.at, vec![sample])], &mut self.encoder);
+        self.send_once(&other, &other.whole(), shutdown).await.map(|_| Fates::default())
+    }
+
+    async fn give_up_poison(&mut self, batch: &Batch, task: &Task, exchange: &Exchange) -> u64 {
+        let samples = batch.count(&task.extent) as u64;
+        self.unchanged.forget();
+        self.metrics.poisoned.inc_by(samples);
+        self.note_refused(exchange, samples);
+        self.quarantine(batch, &task.extent, Fault::Poisoned, exchange).await;
+        samples
+    }
+
+    async fn quarantine(&mut self, batch: &Batch, extent: &Extent, fault: Fault, exchange: &Exchange) {
+        let verdict = Verdict {
+            fault,
+            status: exchange.as_ref().ok().map(|answer| answer.status),
+            text: outcome::describe(exchange),
+            at: self.clock.now(),
+        };
+        self.buffer.quarantine(self.endpoint_id, batch.snapshots(extent), verdict).await;
+    }
+}

@@ -1,0 +1,126 @@
+//! What a shipper counts, tells and shows of what it does. Decides nothing.
+
+use std::time::Duration;
+
+use super::outcome::{self, Exchange, Outcome};
+use super::shipper::Shipper;
+use crate::encode::{Body, Message};
+use crate::model::Timestamp;
+
+impl Shipper {
+    pub(super) fn note_settled(&mut self, body: &Body, last_at: Option<Timestamp>) {
+        self.backoff.reset();
+        self.metrics.bytes.inc_by(body.bytes.len() as u64);
+        if let Some(at) = last_at.map(Timestamp::seconds).filter(|at| *at > self.metrics.highest_sent.get()) {
+            self.metrics.highest_sent.set(at);
+        }
+        self.metrics.up.set(1.0);
+    }
+
+    /// Samples were taken in this format.
+    pub(super) fn note_way(&mut self, number: usize) {
+        let way = self.negotiation.way(number);
+        let version = if way.message == Message::V2 { 2.0 } else { 1.0 };
+        self.metrics.version.set(version);
+        if self.negotiation.taken(number, self.clock.now()) {
+            let (message, compression) = (way.message.name(), way.compression);
+            tracing::info!(endpoint = %self.name, url = %self.url, message, ?compression, "receiver takes this format; keeping to it");
+        }
+    }
+
+    pub(super) fn note_delivered(&mut self, exchange: &Exchange) {
+        let now = self.clock.now();
+        let before = self.state.borrow().stalled_since;
+        if let Some(since) = before {
+            self.outage = now.since(since);
+            let stalled = format!("{:?}", self.outage);
+            tracing::info!(endpoint = %self.name, url = %self.url, %stalled, "remote-write delivers again");
+        }
+        self.state.send_modify(|state| {
+            state.delivering = true;
+            state.stalled_since = None;
+            state.last_success = Some(now);
+            state.last_status = status(exchange);
+            state.last_error = None;
+            state.consecutive_failures = 0;
+        });
+    }
+
+    pub(super) fn note_refused(&mut self, exchange: &Exchange, samples: u64) {
+        self.metrics.samples_failed.inc_by(samples);
+        let (error, advice) = (outcome::describe(exchange), outcome::advice(exchange, self.endpoint.host()));
+        tracing::error!(
+            endpoint = %self.name, url = %self.url, samples, %error, advice,
+            "receiver does not take samples; they are lost to it"
+        );
+        self.state.send_modify(|state| {
+            state.delivering = false;
+            state.stalled_since = None;
+            state.last_status = status(exchange);
+            state.last_error = Some(error);
+            state.consecutive_failures = 0;
+        });
+    }
+
+    pub(super) fn note_failed(&mut self, exchange: &Exchange, outcome: Outcome, began: Timestamp, wait: Duration) {
+        self.metrics.up.set(0.0);
+        let (error, advice) = (outcome::describe(exchange), outcome::advice(exchange, self.endpoint.host()));
+        if outcome == Outcome::Held {
+            tracing::warn!(
+                endpoint = %self.name, url = %self.url, %error, advice, ?wait,
+                "samples cannot be written as configured; they are kept"
+            );
+        } else {
+            tracing::warn!(
+                endpoint = %self.name, url = %self.url, %error, advice, ?wait,
+                "remote-write failed; samples are kept and sent again"
+            );
+        }
+        self.state.send_modify(|state| {
+            state.delivering = false;
+            state.stalled_since.get_or_insert(began);
+            state.last_status = status(exchange);
+            state.last_error = Some(error);
+            state.consecutive_failures = state.consecutive_failures.saturating_add(1);
+            state.retry_in = Some(wait);
+        });
+    }
+
+    pub(super) fn note_expired(&self, samples: u64) {
+        self.metrics.dropped_too_old.inc_by(samples);
+        tracing::error!(endpoint = %self.name, samples, "samples older than max_sample_age are not sent; they are lost");
+    }
+
+    pub(super) fn say_misunderstood(&self, exchange: &Exchange, next: usize) {
+        self.metrics.misunderstood.inc();
+        let (error, next) = (outcome::describe(exchange), self.negotiation.way(next).message.name());
+        tracing::info!(endpoint = %self.name, url = %self.url, %error, next, "receiver may not understand the format; sending the same in another");
+    }
+
+    pub(super) fn say_apart(&self, exchange: &Exchange, samples: usize, instants: usize) {
+        let error = outcome::describe(exchange);
+        tracing::warn!(endpoint = %self.name, url = %self.url, %error, samples, instants, "receiver refused a request of several instants; sending each alone");
+    }
+
+    pub(super) fn say_halved(&self, exchange: &Exchange, samples: usize) {
+        let error = outcome::describe(exchange);
+        tracing::warn!(endpoint = %self.name, url = %self.url, %error, samples, "a request has failed for minutes; sending halves, in case it is to blame");
+    }
+
+    pub(super) fn say_split(&self, exchange: &Exchange, samples: usize) {
+        let error = outcome::describe(exchange);
+        let next = self.part_size.current();
+        tracing::warn!(endpoint = %self.name, url = %self.url, %error, samples, next, "request too large; sending smaller ones");
+    }
+
+    pub(super) fn give_up_unsendable(&self, unsendable: usize) {
+        if unsendable > 0 {
+            self.metrics.dropped_invalid_name.inc_by(unsendable as u64);
+            tracing::error!(endpoint = %self.name, samples = unsendable, "remote-write cannot carry the names of some series; their samples are lost");
+        }
+    }
+}
+
+fn status(exchange: &Exchange) -> Option<u16> {
+    exchange.as_ref().ok().map(|answer| answer.status)
+}
