@@ -52,7 +52,7 @@ mod status;
 mod stretch;
 pub mod upkeep;
 
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
 #[cfg(test)]

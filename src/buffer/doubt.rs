@@ -1,4 +1,4 @@
-//! What was written and not yet forced to the disk, under [`SyncPolicy::Interval`].
+//! What was written and not yet forced to the disk, under [`SyncPolicy::Interval`](super::SyncPolicy).
 //!
 //! When a sync fails, nobody knows what of it the disk has, and a second sync of the same file would report success without
 //! having written anything (`PostgreSQL` wiki, "Fsync Errors"; Rebello et al., "Can Applications Recover from fsync

@@ -259,3 +259,22 @@ pub fn codec(data: &[u8]) {
         assert_eq!(definitions.decode(encoded.kind, at, &encoded.snapshot), Ok(snapshot));
     }
 }
+
+/// What the fuzzer found once.
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_segment_whose_totals_deny_what_it_skipped_keeps_the_account_balanced() {
+        let skip = [2, 6, 197, 38, 6, 0, 6, 6, 6, 6, 65, 6];
+        let mut totals = [0; 32];
+        (totals[0], totals[14]) = (68, 1);
+        super::segment(&[&[13], &skip[..], &[1, 6, 6, 0, 32, 6], &totals].concat());
+    }
+
+    #[test]
+    fn skipped_samples_told_twice_are_counted_the_same_by_scanning_and_by_reading() {
+        super::segment(&[
+            0x61, 58, 33, 58, 117, 0, 99, 117, 114, 115, 111, 0, 33, 217, 254, 206, 255, 255, 255, 0, 0, 79, 10,
+        ]);
+    }
+}

@@ -272,8 +272,10 @@ fn find_record<F: Fs>(
         let before = Mark { seq: header.seq, samples: header.samples_before };
         let payload = retry(|| walk.payload(&step)).unwrap_or_default();
         if header.kind == Kind::Skip {
-            // Its samples are a hole already; damaged, they are part of the next subtraction.
-            expected = Mark { samples: samples_through(&header, payload.as_deref()), ..before };
+            // Usually its samples are a hole already; damaged, they are part of the next subtraction.
+            let through = samples_through(&header, payload.as_deref());
+            segment.lose(before.samples, through, Cause::Memory);
+            expected = Mark { samples: through, ..before };
             continue;
         }
         expected = Mark { samples: header.samples_after(), ..before };

@@ -151,7 +151,7 @@ pub(super) fn metadata_message<'a>(families: impl IntoIterator<Item = &'a Metada
     (request.encode_to_vec(), request.metadata.len(), unsendable)
 }
 
-/// Reads a snappy body that anybody may have sent; see [`super::decode`].
+/// Reads a snappy body that anybody may have sent; see [`super::decode()`].
 ///
 /// # Errors
 /// When the body is too large, is not what it should be, or breaks the rules for labels.
