@@ -250,7 +250,7 @@ pub fn codec(data: &[u8]) {
             let sample = Sample::new(labels(index), Value::from_bits(u64::from_le_bytes(word)));
             if word[0] & 1 == 1 { sample.started(Timestamp::from_millis(i64::from(word[1]))) } else { sample }
         };
-        let at = Timestamp::from_millis(at as i64);
+        let at = Timestamp::from_millis(i64::try_from(at).unwrap_or(0));
         let snapshot = Snapshot::new(at, values.chunks(8).enumerate().map(sample).collect());
         let Ok(encoded) = dictionary.encode(&snapshot) else { panic!("a small snapshot fits") };
         for payload in &encoded.definitions {

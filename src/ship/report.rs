@@ -51,7 +51,7 @@ impl Shipper {
         let (error, advice) = (outcome::describe(exchange), outcome::advice(exchange, self.endpoint.host()));
         tracing::error!(
             endpoint = %self.name, url = %self.url, samples, %error, advice,
-            "receiver does not take samples; they are lost to it"
+            "receiver refused samples; `outhaul buffer quarantine ls` shows them"
         );
         self.state.send_modify(|state| {
             state.delivering = false;

@@ -57,7 +57,8 @@ fn story(test: &str, options: PrometheusOptions) {
     prometheus.start_again();
     eventually("the backlog drains", || {
         let newest = recorder.ticks().last().copied();
-        prometheus.raw("outhaul_up").last().map(|raw| raw.at_millis) >= newest
+        let pending = agent.metric("outhaul_ledger_pending_samples", &[("remote_name", "prometheus")]);
+        prometheus.raw("outhaul_up").last().map(|raw| raw.at_millis) >= newest && pending < Some(500.0)
     });
     let (appended, accounted) = agent.ledger("prometheus");
     assert!((appended - accounted).abs() < 0.5, "the ledger balances: {appended} = {accounted}");

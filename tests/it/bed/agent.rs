@@ -72,35 +72,33 @@ impl Agent {
 
     /// The value of the one series of `name` that has all of `labels`, from the local page.
     pub(crate) fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
-        let page = get(&self.url("/metrics"))?;
-        let wanted: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
-        let line = page.lines().find(|line| {
-            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
-                && wanted.iter().all(|label| line.contains(label.as_str()))
-        })?;
-        line.rsplit(' ').next()?.parse().ok()
+        value_on(&get(&self.url("/metrics"))?, name, labels)
     }
 
-    /// The ledger of an endpoint: appended, and the sum of everything that may have become of it.
+    /// The ledger of an endpoint at one instant: appended, and the sum of everything that may have become of it.
     pub(crate) fn ledger(&self, endpoint: &str) -> (f64, f64) {
-        let fate =
-            |fate| self.metric("outhaul_ledger_samples_total", &[("remote_name", endpoint), ("fate", fate)]).unwrap();
-        let gone: f64 = [
-            "delivered",
-            "refused",
-            "expired",
-            "unchanged",
-            "filtered",
-            "corrupt",
-            "evicted_size",
-            "evicted_age",
-            "evicted_memory",
-        ]
-        .map(fate)
-        .iter()
-        .sum();
-        (fate("appended"), gone + self.metric("outhaul_ledger_pending_samples", &[("remote_name", endpoint)]).unwrap())
+        let page = get(&self.url("/metrics")).expect("the local page answers");
+        let of_endpoint = format!("remote_name=\"{endpoint}\"");
+        let fates = page
+            .lines()
+            .filter(|line| line.starts_with("outhaul_ledger_samples_total{") && line.contains(&of_endpoint));
+        let value = |line: &str| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap();
+        let all: f64 = fates.map(value).sum();
+        let appended =
+            value_on(&page, "outhaul_ledger_samples_total", &[("remote_name", endpoint), ("fate", "appended")]);
+        let pending = value_on(&page, "outhaul_ledger_pending_samples", &[("remote_name", endpoint)]);
+        let appended = appended.unwrap();
+        (appended, all - appended + pending.unwrap())
     }
+}
+
+fn value_on(page: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    let wanted: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
+    let line = page.lines().find(|line| {
+        line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+            && wanted.iter().all(|label| line.contains(label.as_str()))
+    })?;
+    line.rsplit(' ').next()?.parse().ok()
 }
 
 /// The binary with an environment that knows nothing but the engine.
