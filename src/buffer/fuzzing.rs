@@ -272,6 +272,13 @@ mod tests {
     }
 
     #[test]
+    fn a_cursor_beyond_the_log_that_knows_of_no_sample_is_not_believed() {
+        let mut value = [0; 48];
+        value[28] = 2;
+        super::cursor(&[&[10], &value[1..]].concat());
+    }
+
+    #[test]
     fn skipped_samples_told_twice_are_counted_the_same_by_scanning_and_by_reading() {
         super::segment(&[
             0x61, 58, 33, 58, 117, 0, 99, 117, 114, 115, 111, 0, 33, 217, 254, 206, 255, 255, 255, 0, 0, 79, 10,

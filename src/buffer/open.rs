@@ -134,7 +134,13 @@ impl<F: Fs> Log<F> {
             if loaded.value.is_none() && loaded.damaged.is_some() {
                 tracing::warn!(endpoint = %name, "the cursor is damaged; sending again from the oldest sample");
             }
-            let value = loaded.value.as_deref();
+            let value = loaded.value.as_deref().filter(|value| {
+                let contradicts = place_of_cursor(value, self.store_id).is_some_and(|place| !self.could_hold(place));
+                if contradicts {
+                    tracing::error!(endpoint = %name, "BUG: the cursor contradicts the segments; starting at the oldest sample");
+                }
+                !contradicts
+            });
             self.endpoints.push(Endpoint::from_cursor(name, loaded.pair, value, self.store_id, fresh));
             self.readers.push(None);
         }
@@ -177,6 +183,15 @@ impl<F: Fs> Log<F> {
 }
 
 impl<F: Fs> Log<F> {
+    /// Whether the running count of samples at a place fits what the segments say before and after it.
+    fn could_hold(&self, place: Mark) -> bool {
+        self.segments.iter().all(|segment| {
+            let passed = segment.end.seq > place.seq || segment.end.samples <= place.samples;
+            let ahead = segment.before().seq < place.seq || segment.start >= place.samples;
+            passed && ahead
+        })
+    }
+
     /// Places where the disk does not give back what was written.
     fn damaged_places(&self) -> u64 {
         let holes = self.between.iter().chain(self.segments.iter().flat_map(|segment| &segment.holes));
