@@ -15,7 +15,7 @@ use crate::model::Timestamp;
 
 pub(super) const STATUS_HELP: &str = "Takes no lock and writes nothing: safe while an agent runs.
 
-For each endpoint: appended = delivered + refused + expired + evicted + corrupt + pending, always.
+For each endpoint: appended = delivered + refused + expired + unchanged + filtered + evicted + corrupt + pending, always.
 
 Examples:
   outhaul buffer status
@@ -237,6 +237,8 @@ fn ledger_json(ledger: &Ledger) -> Value {
         "delivered": ledger.delivered,
         "refused": ledger.refused,
         "expired": ledger.expired,
+        "unchanged": ledger.unchanged,
+        "filtered": ledger.filtered,
         "evicted": {
             "size": evicted.size, "age": evicted.age, "memory": evicted.memory, "disk": evicted.disk, "purged": evicted.purged,
         },
