@@ -243,6 +243,10 @@ pub fn advice(exchange: &Exchange, host: &str) -> &'static str {
         }
         300..=399 => "set the url to the address it redirects to; if that is a login page, the url is wrong",
         400 if answer.text.contains("HTTPS port") => "the port speaks https: begin the url with https://",
+        // The words of nginx, which answers 400 for what it counts as 495 and 496.
+        400 if answer.text.contains("SSL certificate") => {
+            "the server wants a client certificate of an authority that it trusts: cert_file and key_file of tls_config"
+        }
         400 | 401 if is_tenant_missing(answer) => "name the tenant: headers: {X-Scope-OrgID: ...}",
         400 | 409 | 422 if is_html(answer) => "a web page answered: a proxy or a wrong url stands before the receiver",
         400 | 409 | 422 => refusal_advice(&answer.text),

@@ -3,11 +3,15 @@
 //! Waiting is always for a condition with a deadline ([`eventually`]), never for a time.
 
 mod agent;
+mod certificates;
 mod engine;
+mod nginx;
 mod process;
 mod prometheus;
 mod pushgateway;
 mod recorder;
+mod tinyproxy;
+mod token_maker;
 mod victoria_metrics;
 
 use std::collections::BTreeMap;
@@ -15,11 +19,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 pub(crate) use agent::{Agent, outhaul};
+pub(crate) use certificates::Authority;
 pub(crate) use engine::{Engine, Event};
+pub(crate) use nginx::{Nginx, Site};
 pub(crate) use process::Guarded;
 pub(crate) use prometheus::{Prometheus, PrometheusOptions, Raw};
 pub(crate) use pushgateway::Pushgateway;
 pub(crate) use recorder::Recorder;
+pub(crate) use tinyproxy::Tinyproxy;
+pub(crate) use token_maker::{CLIENT, TokenMaker};
 pub(crate) use victoria_metrics::VictoriaMetrics;
 
 /// Samples by series: instant in milliseconds → the value in one spelling that keeps every bit of a number.
@@ -30,10 +38,16 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Waits until `condition` holds; fails with `what` when it never does.
 #[track_caller]
-pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+pub(crate) fn eventually(what: &str, condition: impl FnMut() -> bool) {
+    eventually_within(PATIENCE, what, condition);
+}
+
+/// The same for what takes a time of its own.
+#[track_caller]
+pub(crate) fn eventually_within(patience: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + patience;
     while !condition() {
-        assert!(Instant::now() < deadline, "never happened within {PATIENCE:?}: {what}");
+        assert!(Instant::now() < deadline, "never happened within {patience:?}: {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -16,3 +16,4 @@ mod pushgateway;
 mod relabel;
 mod torture;
 mod trouble;
+mod wire;

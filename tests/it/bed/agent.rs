@@ -8,9 +8,10 @@ use super::process::Process;
 use super::{eventually, free_port, get};
 
 pub(crate) struct Agent {
+    /// Before the directory, so that its log is still there to be shown when it is dropped.
+    process: Process,
     directory: TempDir,
     port: u16,
-    process: Process,
 }
 
 impl Agent {
@@ -26,7 +27,7 @@ impl Agent {
         let whole = format!("{config}{buffer}web: {{listen_address: \"127.0.0.1:{port}\"}}\n");
         std::fs::write(directory.path().join("outhaul.yml"), whole).unwrap();
         let process = Self::spawn(&directory);
-        Self { directory, port, process }
+        Self { process, directory, port }
     }
 
     fn spawn(directory: &TempDir) -> Process {
@@ -75,20 +76,23 @@ impl Agent {
         value_on(&get(&self.url("/metrics"))?, name, labels)
     }
 
-    /// The ledger of an endpoint at one instant: appended, and the sum of everything that may have become of it.
+    /// The ledger of an endpoint: appended, and the sum of everything that may have become of it. One look at the page, so
+    /// that no tick comes between two numbers.
     pub(crate) fn ledger(&self, endpoint: &str) -> (f64, f64) {
-        let page = get(&self.url("/metrics")).expect("the local page answers");
+        let page = get(&self.url("/metrics")).unwrap();
         let of_endpoint = format!("remote_name=\"{endpoint}\"");
-        let fates = page
-            .lines()
-            .filter(|line| line.starts_with("outhaul_ledger_samples_total{") && line.contains(&of_endpoint));
-        let value = |line: &str| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap();
-        let all: f64 = fates.map(value).sum();
-        let appended =
-            value_on(&page, "outhaul_ledger_samples_total", &[("remote_name", endpoint), ("fate", "appended")]);
-        let pending = value_on(&page, "outhaul_ledger_pending_samples", &[("remote_name", endpoint)]);
-        let appended = appended.unwrap();
-        (appended, all - appended + pending.unwrap())
+        let (mut appended, mut accounted) = (0.0, 0.0);
+        for line in page.lines().filter(|line| line.contains(&of_endpoint)) {
+            let value: f64 = line.rsplit(' ').next().unwrap().parse().unwrap();
+            if line.starts_with("outhaul_ledger_samples_total{") && line.contains("fate=\"appended\"") {
+                appended += value;
+            } else if line.starts_with("outhaul_ledger_samples_total{")
+                || line.starts_with("outhaul_ledger_pending_samples{")
+            {
+                accounted += value;
+            }
+        }
+        (appended, accounted)
     }
 }
 

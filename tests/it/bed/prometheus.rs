@@ -1,6 +1,7 @@
 //! A real Prometheus that receives remote-write.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -17,9 +18,11 @@ pub(crate) struct PrometheusOptions {
 }
 
 pub(crate) struct Prometheus {
+    process: Option<Process>,
     directory: TempDir,
     port: u16,
-    process: Option<Process>,
+    program: PathBuf,
+    arguments: Vec<String>,
 }
 
 /// One raw sample.
@@ -39,9 +42,22 @@ impl Prometheus {
 
     /// Starts one with a configuration of the test's own.
     pub(crate) fn configured(config: &str) -> Self {
+        Self::of(PathBuf::from("prometheus"), config, &[])
+    }
+
+    /// Starts a 3.x, which takes remote-write 2.0, and keeps the metadata that comes with it in a log that can be read.
+    pub(crate) fn start_3() -> Self {
+        let program = std::env::var_os("OUTHAUL_TEST_PROMETHEUS_3")
+            .expect("OUTHAUL_TEST_PROMETHEUS_3 names a Prometheus 3.x; run tests/run, which fetches it");
+        let arguments = ["--enable-feature=metadata-wal-records", "--no-storage.tsdb.wal-compression"];
+        Self::of(program.into(), "global: {scrape_interval: 1h}\n", &arguments)
+    }
+
+    fn of(program: PathBuf, config: &str, arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("prometheus.yml"), config).unwrap();
-        let mut prometheus = Self { directory, port: free_port(), process: None };
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        let mut prometheus = Self { directory, port: free_port(), program, arguments, process: None };
         prometheus.start_again();
         prometheus
     }
@@ -49,8 +65,9 @@ impl Prometheus {
     /// Starts it on the same port and data as before.
     pub(crate) fn start_again(&mut self) {
         let path = |name: &str| self.directory.path().join(name).display().to_string();
-        let mut command = Command::new("prometheus");
+        let mut command = Command::new(&self.program);
         command
+            .args(&self.arguments)
             .arg(format!("--config.file={}", path("prometheus.yml")))
             .arg(format!("--storage.tsdb.path={}", path("data")))
             .arg(format!("--web.listen-address=127.0.0.1:{}", self.port))
@@ -71,6 +88,24 @@ impl Prometheus {
 
     pub(crate) fn stop(&mut self) {
         self.process.take().unwrap().terminate();
+    }
+
+    /// The version it says it is.
+    pub(crate) fn version(&self) -> String {
+        let answer: Value = serde_json::from_str(&get(&self.url("/api/v1/status/buildinfo")).unwrap()).unwrap();
+        answer["data"]["version"].as_str().unwrap().to_owned()
+    }
+
+    /// Whether its write-ahead log holds `text`.
+    pub(crate) fn log_holds(&self, text: &str) -> bool {
+        let segments = std::fs::read_dir(self.directory.path().join("data/wal")).unwrap();
+        segments
+            .filter_map(|segment| std::fs::read(segment.unwrap().path()).ok())
+            .any(|bytes| bytes.windows(text.len()).any(|window| window == text.as_bytes()))
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     pub(crate) fn url(&self, path: &str) -> String {

@@ -1,0 +1,93 @@
+//! Through a real forward proxy, and past a guard that wants a token.
+
+use std::fs;
+
+use super::{Stage, assert_same, endpoint, of_way};
+use crate::bed::{Authority, CLIENT, Nginx, Prometheus, PrometheusOptions, Site, Tinyproxy, TokenMaker, eventually};
+
+#[test]
+fn a_forward_proxy_is_asked_for_http_and_tunnels_https() {
+    let files = tempfile::tempdir().unwrap();
+    let authority = Authority::new(files.path(), "authority");
+    // The name that counts through a proxy is the one in the URL.
+    let server = authority.issue("server", "localhost");
+    let prometheus = Prometheus::start(PrometheusOptions::default());
+    let (tls, plain) = (Site::new(), Site::new());
+    let pass = format!("location / {{ proxy_pass http://127.0.0.1:{}; }}", prometheus.port());
+    let http = format!(
+        "server {{ listen 127.0.0.1:{} ssl; ssl_certificate {}; ssl_certificate_key {}; {pass} }}\n{}",
+        tls.port,
+        server.cert.display(),
+        server.key.display(),
+        plain.plain(&pass),
+    );
+    let nginx = Nginx::start(&http, tls.port);
+    let proxy = Tinyproxy::start(tls.port);
+    let trusted = format!("tls_config: {{ca_file: \"{}\"}}", authority.file("pem").display());
+    let ways = ["http", "https"];
+    let mut stage = Stage::start(
+        "1s",
+        &[
+            endpoint("http", &plain.url("/api/v1/write"), &format!(", proxy_url: \"{}\"", proxy.url())),
+            endpoint(
+                "https",
+                &format!("https://localhost:{}/api/v1/write", tls.port),
+                &format!(", proxy_url: \"{}\", {trusted}", proxy.url()),
+            ),
+        ],
+    );
+    stage.recorder.wait_for_ticks(4);
+    stage.wait_until_drained(&prometheus, &ways);
+    stage.assert_balanced(&ways);
+    stage.agent.terminate();
+
+    let (taken, answered) = (stage.recorder.samples(), prometheus.all_samples());
+    for way in ways {
+        assert_same(way, &taken, &of_way(&answered, way));
+    }
+    let log = proxy.log();
+    assert!(log.contains(&format!("CONNECT localhost:{}", tls.port)), "{log}");
+    let requests = nginx.requests();
+    // The proxy writes its name into what it can read.
+    assert!(requests.iter().any(|line| line.contains("the-wall")), "{requests:#?}");
+    assert!(requests.iter().any(|line| !line.contains("the-wall")), "{requests:#?}");
+}
+
+#[test]
+fn a_token_is_fetched_once_and_again_when_it_was_withdrawn() {
+    let files = tempfile::tempdir().unwrap();
+    let (id, secret) = CLIENT;
+    let secret_file = files.path().join("secret");
+    fs::write(&secret_file, format!("{secret}\n")).unwrap();
+    let prometheus = Prometheus::start(PrometheusOptions::default());
+    let (maker, site) = (TokenMaker::start(), Site::new());
+    let guarded = |token: &str| {
+        let rules = format!(
+            "if ($allowed = 0) {{ return 401; }} location / {{ proxy_pass http://127.0.0.1:{}; }}",
+            prometheus.port()
+        );
+        format!("map $http_authorization $allowed {{ default 0; \"Bearer {token}\" 1; }}\n{}", site.plain(&rules))
+    };
+    let nginx = Nginx::start(&guarded("token-1"), site.port);
+    let oauth2 = format!(
+        ", oauth2: {{client_id: {id}, client_secret_file: \"{}\", token_url: \"{}\", scopes: [metrics]}}",
+        secret_file.display(),
+        maker.url(),
+    );
+    let mut stage = Stage::start("1s", &[endpoint("token", &site.url("/api/v1/write"), &oauth2)]);
+    stage.recorder.wait_for_ticks(3);
+    stage.wait_until_drained(&prometheus, &["token"]);
+    assert_eq!(maker.made(), 1, "one token is for many requests");
+
+    nginx.reload(&guarded("token-2"));
+    eventually("a new token is fetched", || maker.made() == 2);
+    let ticks = stage.recorder.ticks().len();
+    stage.recorder.wait_for_ticks(ticks + 2);
+    stage.wait_until_drained(&prometheus, &["token"]);
+    stage.assert_balanced(&["token"]);
+    assert!(!stage.says("token", &["level=warn"]), "a withdrawn token is nobody's trouble: {}", stage.agent.log());
+    assert!(!stage.agent.log().contains(secret) && !stage.agent.log().contains("token-1"));
+    stage.agent.terminate();
+    assert_eq!(maker.made(), 2);
+    assert_same("token", &stage.recorder.samples(), &of_way(&prometheus.all_samples(), "token"));
+}
