@@ -14,7 +14,7 @@ use super::endpoint::cursor_path;
 use super::fs::{Access, Fs};
 use super::log::{Log, LogOptions, blocks};
 use super::pair::{self, Pair};
-use super::record::{ORDINAL_LIMIT, le_i64, le_u64};
+use super::record::{RESUMABLE_LIMIT, le_i64, le_u64};
 use super::segment::Mark;
 use super::status::Operation;
 
@@ -56,7 +56,7 @@ impl Meta {
         }
         let last_at = Timestamp::from_millis(le_i64(value, 32));
         let end = Mark { seq: le_u64(value, 16), samples: le_u64(value, 24) };
-        (end.seq < ORDINAL_LIMIT && end.samples < ORDINAL_LIMIT).then_some(Self {
+        (end.seq < RESUMABLE_LIMIT && end.samples < RESUMABLE_LIMIT).then_some(Self {
             store_id: u128::from(le_u64(value, 0)) | u128::from(le_u64(value, 8)) << 64,
             end,
             last_at: (last_at != Timestamp::MIN).then_some(last_at),

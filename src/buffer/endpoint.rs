@@ -13,7 +13,7 @@ use std::time::Instant;
 use crate::model::Timestamp;
 
 use super::pair::Pair;
-use super::record::{ORDINAL_LIMIT, le_u16, le_u32, le_u64};
+use super::record::{RESUMABLE_LIMIT, le_u16, le_u32, le_u64};
 use super::segment::Mark;
 use super::status::{Evicted, Fates, Ledger};
 
@@ -273,7 +273,7 @@ impl Endpoint {
         };
         let accounted = (4..=14).try_fold(number(0), |sum, index| sum.checked_add(number(index)));
         // The checksum fits, so only a bug of ours could have written an account that does not balance.
-        if accounted == Some(place.samples) && place.seq < ORDINAL_LIMIT && place.samples < ORDINAL_LIMIT {
+        if accounted == Some(place.samples) && place.seq < RESUMABLE_LIMIT && place.samples < RESUMABLE_LIMIT {
             endpoint.origin = number(0);
             endpoint.place = place;
             endpoint.tally = tally;
@@ -298,7 +298,7 @@ impl Endpoint {
 pub(super) fn place_of_cursor(value: &[u8], store_id: u128) -> Option<Mark> {
     let ours = value.len() >= Endpoint::FIXED_LEN_BEFORE && value[..16] == store_id.to_le_bytes();
     let mark = Mark { seq: ours.then(|| le_u64(value, 24))?, samples: le_u64(value, 32) };
-    (mark.seq < ORDINAL_LIMIT && mark.samples < ORDINAL_LIMIT).then_some(mark)
+    (mark.seq < RESUMABLE_LIMIT && mark.samples < RESUMABLE_LIMIT).then_some(mark)
 }
 
 /// The endpoint's name in a cursor's value, whatever store it is of.

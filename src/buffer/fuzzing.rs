@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use crate::model::{Interner, Labels, Metadata, MetricKind, Sample, Series, Snapshot, Timestamp, Value};
@@ -195,17 +195,33 @@ fn framed(mut rest: &[u8], first: u64, out: &mut Vec<u8>) {
     }
 }
 
-/// The bytes of a cursor's and of the notes' files: as they are, or as a value whose checksum fits.
-pub fn cursor(data: &[u8]) {
-    let Some((&mode, rest)) = data.split_first() else { return };
+/// The files of a log, and its store's id.
+type Left = (Vec<(PathBuf, Vec<u8>)>, u128);
+
+/// The same small life each time, lived once.
+static LIVED: OnceLock<Left> = OnceLock::new();
+
+/// What four snapshots leave behind.
+fn lived() -> Left {
     let fs = MemoryFs::default();
-    let dir = options().dir;
     let mut log = Log::open(fs.clone(), options()).unwrap_or_else(|_| panic!("an empty directory opens"));
     for at in 1..5 {
         log.append(one(at, 1.0), Instant::now()).ok();
     }
-    let store_id = log.store_id.to_le_bytes();
-    drop(log);
+    let files = fs.0.lock().expect("one thread");
+    let bytes = |bytes: &Bytes| bytes.lock().expect("one thread").clone();
+    (files.iter().map(|(path, content)| (path.clone(), bytes(content))).collect(), log.store_id)
+}
+
+/// The bytes of a cursor's and of the notes' files: as they are, or as a value whose checksum fits.
+pub fn cursor(data: &[u8]) {
+    let Some((&mode, rest)) = data.split_first() else { return };
+    let (files, store_id) = LIVED.get_or_init(lived);
+    let fs = MemoryFs::default();
+    for (path, bytes) in files {
+        fs.put(path.clone(), bytes.clone());
+    }
+    let (dir, store_id) = (options().dir, store_id.to_le_bytes());
     let base = if mode & 1 == 0 { cursor_path(&dir, "a") } else { dir.join("log") };
     if mode & 2 == 0 {
         for path in paths(&base) {
@@ -276,6 +292,30 @@ mod tests {
         let mut value = [0; 48];
         value[28] = 2;
         super::cursor(&[&[10], &value[1..]].concat());
+    }
+
+    #[test]
+    fn a_cursor_that_knows_of_more_samples_than_its_segment_has_is_not_believed() {
+        let mut value = [0; 51];
+        value[0] = 0x3e;
+        (value[25], value[33], value[34]) = (2, 0x40, 0x10);
+        (value[41], value[49], value[50]) = (4, 0x40, 0x10);
+        super::cursor(&value);
+    }
+
+    #[test]
+    fn a_place_near_the_end_of_all_numbers_is_not_gone_on_from() {
+        let mut value = [0x3f; 200];
+        value[0] = 0xf2;
+        super::cursor(&value[..89]);
+        let mut value = [0; 75];
+        value[0] = 0x3e;
+        value[32..40].copy_from_slice(&[0x3f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
+        super::cursor(&value);
+        for limit in [1_u64 << 61, (1 << 62) - 2] {
+            let skip: Vec<u8> = limit.to_le_bytes().to_vec();
+            super::segment(&[&[1, 2, 3, 10, 0, 8, 0][..], &skip].concat());
+        }
     }
 
     #[test]

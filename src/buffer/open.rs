@@ -21,7 +21,7 @@ use super::log::{Counts, Fullness, Log, LogOptions};
 use super::pair::Pair;
 use super::quarantine::Quarantine;
 use super::read::retry;
-use super::record::ORDINAL_LIMIT;
+use super::record::RESUMABLE_LIMIT;
 use super::ring::Ring;
 use super::segment::{Cause, Claim, FileHeader, Hole, Mark, Recovered, Segment};
 use super::segment::{file_name, parse_name, read_file_header, recover};
@@ -38,7 +38,7 @@ struct Found {
 impl Found {
     /// Positions go on after `first`; names nobody ever reaches by counting are no reason to jump there.
     fn take_name(&mut self, first: u64) {
-        if first < ORDINAL_LIMIT / 2 {
+        if first < RESUMABLE_LIMIT {
             self.taken = self.taken.max(first);
         }
     }
@@ -186,9 +186,14 @@ impl<F: Fs> Log<F> {
     /// Whether the running count of samples at a place fits what the segments say before and after it.
     fn could_hold(&self, place: Mark) -> bool {
         self.segments.iter().all(|segment| {
-            let passed = segment.end.seq > place.seq || segment.end.samples <= place.samples;
-            let ahead = segment.before().seq < place.seq || segment.start >= place.samples;
-            passed && ahead
+            if segment.end.seq <= place.seq {
+                segment.end.samples <= place.samples
+            } else if segment.before().seq >= place.seq {
+                segment.start >= place.samples
+            } else {
+                // Damage at its front may make a segment begin later than it did.
+                place.samples <= segment.end.samples
+            }
         })
     }
 
@@ -260,6 +265,9 @@ fn look_at<F: Fs>(fs: &F, dir: &Path, claim: Claim) -> Look {
             FileHeader::Later => Ok(Look::NotOurs),
             FileHeader::Ours { store_id } if store_id != claim.store_id => Ok(Look::NotOurs),
             FileHeader::Ours { .. } | FileHeader::Damaged => Ok(match recover(fs, &file, claim)? {
+                Recovered::Segment { segment, .. } if segment.end.seq.max(segment.end.samples) >= RESUMABLE_LIMIT => {
+                    Look::NotOurs
+                }
                 Recovered::Segment { segment, torn_bytes } => Look::Segment(segment, torn_bytes),
                 Recovered::Nothing { torn_bytes } => Look::Useless(torn_bytes),
             }),

@@ -25,6 +25,8 @@ pub(super) const HEADER_LEN: usize = 48;
 pub(super) const PAYLOAD_MAX_BYTES: usize = 16 << 20;
 /// Positions and sample counts at or above this are damage; it leaves room to add two without overflow.
 pub(super) const ORDINAL_LIMIT: u64 = 1 << 62;
+/// Where a log goes on from must be below this, so that it never counts up to the limit.
+pub(super) const RESUMABLE_LIMIT: u64 = ORDINAL_LIMIT / 2;
 /// Never zero, so that a zero-filled tail holds no record.
 pub(super) const MAGIC: [u8; 4] = [0xd7, b'o', b'h', 0x1a];
 /// The payload codec this program writes (`codec.rs`).

@@ -148,7 +148,7 @@ fn the_real_agent_killed_again_and_again_delivers_every_tick_of_what_it_sampled(
         witness.write_url(),
     ));
     let mut random = Random::new();
-    for life in 1..=times(4, 100) {
+    for life in 1..=times(4, 1000) {
         let before = recorder.ticks().len();
         eventually("it samples", || recorder.ticks().len() > before);
         std::thread::sleep(Duration::from_millis(random.between(1, 1000)));
