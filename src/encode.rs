@@ -58,6 +58,11 @@ impl<'a> Part<'a> {
     pub fn with_exemplars(self, exemplars: &'a [Exemplar]) -> Self {
         Self { exemplars, ..self }
     }
+
+    /// How much of what it has.
+    pub fn tally(&self) -> Tally {
+        Tally { samples: self.samples.len(), histograms: self.histograms.len(), exemplars: self.exemplars.len() }
+    }
 }
 
 impl<'a> From<&'a Snapshot> for Part<'a> {
@@ -131,7 +136,7 @@ impl Format {
 /// A request body, and what became of what it was made from.
 ///
 /// Every sample of the parts is counted once: `sent + unsendable + relabelled_away + duplicates` are the samples given.
-/// The same holds for histograms and exemplars with `unwanted` and, for exemplars, `unattached`.
+/// The same holds for histograms with `custom_buckets` and `unwanted`, and for exemplars with `unattached` and `unwanted`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Body {
     /// Compressed, ready to send. Empty message where nothing was sent.
@@ -142,8 +147,10 @@ pub struct Body {
     pub series: usize,
     /// What is in the body.
     pub sent: Tally,
-    /// Left out because the message cannot carry it: its labels' names, or custom buckets in remote-write 1.0.
+    /// Left out because the message cannot carry the names of its labels.
     pub unsendable: Tally,
+    /// Histograms left out because remote-write 1.0 has no field for the bounds of their buckets.
+    pub custom_buckets: usize,
     /// Left out because relabelling dropped its series.
     pub relabelled_away: Tally,
     /// Left out because relabelling made its series one with another that has something at the same instant.
@@ -169,6 +176,31 @@ impl Tally {
     /// Whether there is nothing.
     pub fn is_empty(self) -> bool {
         self == Self::default()
+    }
+
+    /// Samples and histograms: what a series has at an instant. Exemplars are notes on these.
+    pub fn points(self) -> usize {
+        self.samples + self.histograms
+    }
+
+    /// Both.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        self.with(other, usize::saturating_add)
+    }
+
+    /// What is left of it without `other`; nothing, where that is more.
+    #[must_use]
+    pub fn minus(self, other: Self) -> Self {
+        self.with(other, usize::saturating_sub)
+    }
+
+    fn with(self, other: Self, join: impl Fn(usize, usize) -> usize) -> Self {
+        Self {
+            samples: join(self.samples, other.samples),
+            histograms: join(self.histograms, other.histograms),
+            exemplars: join(self.exemplars, other.exemplars),
+        }
     }
 }
 

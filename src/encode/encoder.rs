@@ -57,6 +57,7 @@ struct Place {
 enum Left {
     RelabelledAway,
     Unsendable,
+    CustomBuckets,
 }
 
 impl Encoder {
@@ -139,7 +140,7 @@ impl Encoder {
             for (index, sample) in part.histograms.iter().enumerate() {
                 let custom = sample.histogram.has_custom_buckets();
                 let added = if custom && format.message == Message::V1 {
-                    Added::Left(Left::Unsendable)
+                    Added::Left(Left::CustomBuckets)
                 } else {
                     self.add_point(&sample.series, Kind::Histogram, (ordinal, index), part.at, format.message)
                 };
@@ -282,6 +283,7 @@ impl Body {
             sent: Tally::default(),
             unsendable: Tally::default(),
             relabelled_away: Tally::default(),
+            custom_buckets: 0,
             duplicates: Tally::default(),
             unwanted: Tally::default(),
             unattached: 0,
@@ -293,6 +295,7 @@ impl Body {
             Added::Sent => of(&mut self.sent),
             Added::Duplicate => of(&mut self.duplicates),
             Added::Left(Left::Unsendable) => of(&mut self.unsendable),
+            Added::Left(Left::CustomBuckets) => &mut self.custom_buckets,
             Added::Left(Left::RelabelledAway) => of(&mut self.relabelled_away),
             Added::Unattached => &mut self.unattached,
         } += 1;

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value as Json, json};
 
 use crate::encode::{Decoded, DecodedHistogram, DecodedSeries};
-use crate::model::{BucketCounts, BucketSpan, Labels, Metadata, Timestamp, Value};
+use crate::model::{BucketCounts, BucketSpan, Labels, Metadata, NativeHistogram, Timestamp, Value};
 
 /// A line for each sample, `<instant> <series> <value>`, and for each histogram and exemplar, and one for each family
 /// described. Every line ends with a newline.
@@ -20,7 +20,7 @@ pub fn print(decoded: &Decoded) -> String {
         }
         for histogram in &series.histograms {
             let (at, since) = (histogram.at, since(histogram.start));
-            line(format_args!("{at} {} histogram {}{since}", series.labels, histogram_json(histogram)));
+            line(format_args!("{at} {} histogram {}{since}", series.labels, histogram_json(&histogram.histogram)));
         }
         for exemplar in &series.exemplars {
             let (at, value) = (exemplar.at, word(exemplar.value));
@@ -64,7 +64,8 @@ fn series_json(series: &DecodedSeries) -> Json {
     let exemplar = |exemplar: &crate::encode::DecodedExemplar| {
         timed(exemplar.at, None, json!({"labels": labels_json(&exemplar.labels), "value": word(exemplar.value)}))
     };
-    let histogram = |histogram: &DecodedHistogram| timed(histogram.at, histogram.start, histogram_json(histogram));
+    let histogram =
+        |histogram: &DecodedHistogram| timed(histogram.at, histogram.start, histogram_json(&histogram.histogram));
     let lists: [(&str, Vec<Json>); 3] = [
         ("samples", series.samples.iter().enumerate().map(sample).collect()),
         ("histograms", series.histograms.iter().map(histogram).collect()),
@@ -92,8 +93,9 @@ fn metadata_json(metadata: &Metadata) -> Json {
     json!({"family": metadata.family, "type": metadata.kind.word(), "help": metadata.help, "unit": metadata.unit})
 }
 
-fn histogram_json(histogram: &DecodedHistogram) -> Json {
-    let parts = histogram.histogram.parts();
+/// A native histogram as a JSON object; numbers that may be no whole ones are texts.
+pub fn histogram_json(histogram: &NativeHistogram) -> Json {
+    let parts = histogram.parts();
     let words = |values: &[Value]| values.iter().map(|value| word(*value)).collect::<Vec<_>>();
     let spans = |spans: &[BucketSpan]| spans.iter().map(|span| json!([span.offset, span.length])).collect::<Vec<_>>();
     let mut object = match &parts.counts {

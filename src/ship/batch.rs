@@ -4,11 +4,15 @@
 //! in the same places; two extents of a cut share no series, or follow one another in time; what is sent under one label set
 //! is one series here, also where relabelling made it so. Nothing is copied: samples are put in order in place, and a request
 //! borrows them.
+//!
+//! A native histogram is a sample like another. An exemplar is a note on one: it goes wherever its series goes, and is
+//! neither counted nor a reason to cut.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use crate::encode::{Encoder, Part};
-use crate::model::{Sample, Snapshot, Timestamp};
+use crate::encode::{Encoder, Part, Tally};
+use crate::model::{Exemplar, HistogramSample, Sample, Series, Snapshot, Timestamp};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -18,11 +22,19 @@ pub(super) struct Batch {
     sizes: Vec<u32>,
 }
 
-/// One instant; samples and the numbers of their series in the same order, ascending.
+/// One instant.
 #[derive(Debug)]
 struct Row {
     at: Timestamp,
-    samples: Vec<Sample>,
+    samples: Column<Sample>,
+    histograms: Column<HistogramSample>,
+    exemplars: Column<Exemplar>,
+}
+
+/// Things and the numbers of their series in the same order, ascending.
+#[derive(Debug)]
+struct Column<T> {
+    things: Vec<T>,
     series: Vec<u32>,
 }
 
@@ -33,42 +45,60 @@ pub(super) struct Extent {
     series: Range<u32>,
 }
 
+/// What besides plain samples is to be sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Wanted {
+    pub(super) exemplars: bool,
+    pub(super) native_histograms: bool,
+}
+
+/// What is not in a batch of what it was made from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct LeftOut {
+    /// Relabelling dropped its series.
+    pub(super) relabelled_away: Tally,
+    /// Nobody asked for it to be sent.
+    pub(super) unwanted: Tally,
+    /// Exemplars of series that have no sample.
+    pub(super) unattached: usize,
+}
+
 impl Batch {
-    /// Arranges `snapshots`; gives how many samples relabelling leaves out, which are not in it.
-    pub(super) fn new(snapshots: Vec<Snapshot>, encoder: &mut Encoder) -> (Self, u64) {
-        let mut batch = Self::default();
-        let mut numbers: Vec<u32> = Vec::new();
-        let mut filtered = 0;
-        for snapshot in snapshots {
-            let mut series = Vec::with_capacity(snapshot.samples.len());
-            let mut samples = snapshot.samples;
-            let given = samples.len() + snapshot.histograms.len();
-            samples.retain(|sample| {
-                let Some(identity) = encoder.identity(&sample.series) else { return false };
-                series.push(batch.number_of(identity, &mut numbers));
-                true
-            });
-            // No endpoint takes native histograms yet; they are counted with what is left out.
-            filtered += (given - samples.len()) as u64;
-            if !samples.is_empty() {
-                batch.rows.push(Row::new(snapshot.at, samples, series));
+    /// Arranges `snapshots`.
+    pub(super) fn new(snapshots: Vec<Snapshot>, wanted: Wanted, encoder: &mut Encoder) -> (Self, LeftOut) {
+        let (mut batch, mut left_out) = (Self::default(), LeftOut::default());
+        let mut numbers = Numbers::default();
+        for Snapshot { at, samples, mut histograms, mut exemplars } in snapshots {
+            if !wanted.native_histograms {
+                left_out.unwanted.histograms += std::mem::take(&mut histograms).len();
+            }
+            if !wanted.exemplars {
+                left_out.unwanted.exemplars += std::mem::take(&mut exemplars).len();
+            }
+            let away = &mut left_out.relabelled_away;
+            let mut place = |series: &Arc<Series>| {
+                let number = numbers.of(encoder.identity(series)?);
+                batch.add_to_size(number);
+                Some(number)
+            };
+            let samples = Column::new(samples, &mut away.samples, |sample| place(&sample.series));
+            let histograms = Column::new(histograms, &mut away.histograms, |sample| place(&sample.series));
+            // After the samples of their instant, whose series they are of.
+            let known = |exemplar: &Exemplar| numbers.known(encoder.identity(&exemplar.series)?);
+            let exemplars = Column::new(exemplars, &mut left_out.unattached, known);
+            if !samples.things.is_empty() || !histograms.things.is_empty() {
+                batch.rows.push(Row { at, samples, histograms, exemplars });
             }
         }
-        (batch, filtered)
+        (batch, left_out)
     }
 
-    fn number_of(&mut self, identity: u32, numbers: &mut Vec<u32>) -> u32 {
-        let identity = identity as usize;
-        if numbers.len() <= identity {
-            numbers.resize(identity + 1, u32::MAX);
+    fn add_to_size(&mut self, number: u32) {
+        let number = number as usize;
+        if self.sizes.len() <= number {
+            self.sizes.resize(number + 1, 0);
         }
-        if numbers[identity] == u32::MAX {
-            numbers[identity] = number(self.sizes.len());
-            self.sizes.push(0);
-        }
-        let number = numbers[identity];
-        self.sizes[number as usize] += 1;
-        number
+        self.sizes[number] += 1;
     }
 
     /// All of it.
@@ -106,7 +136,7 @@ impl Batch {
         let mut cut = Vec::new();
         let (mut from, mut held) = (extent.rows.start, 0);
         for row in extent.rows.clone() {
-            let size = self.slice(row, &extent.series).len();
+            let size = self.rows[row].points(&extent.series);
             if held > 0 && held + size > samples_max {
                 cut.push(Extent { rows: from..row, ..extent.clone() });
                 (from, held) = (row, 0);
@@ -155,46 +185,52 @@ impl Batch {
     }
 
     /// What of it is younger than `oldest`, and how many samples are not.
-    pub(super) fn expire(&self, extent: Extent, oldest: Timestamp) -> (Extent, u64) {
+    pub(super) fn expire(&self, extent: Extent, oldest: Timestamp) -> (Extent, Tally) {
         let old = extent.rows.clone().take_while(|row| self.rows[*row].at < oldest).count();
         let gone = Extent { rows: extent.rows.start..extent.rows.start + old, ..extent.clone() };
-        let expired = if old > 0 { self.count(&gone) as u64 } else { 0 };
+        let expired = self.tally(&gone);
         (Extent { rows: gone.rows.end..extent.rows.end, ..extent }, expired)
     }
 
-    /// Samples in it.
+    /// Samples in it, histograms among them.
     pub(super) fn count(&self, extent: &Extent) -> usize {
-        extent.rows.clone().map(|row| self.slice(row, &extent.series).len()).sum()
+        self.rows(extent).map(|row| row.points(&extent.series)).sum()
+    }
+
+    /// What is in it.
+    pub(super) fn tally(&self, extent: &Extent) -> Tally {
+        let tally = |row: &Row| row.part(&extent.series).tally();
+        self.rows(extent).map(tally).fold(Tally::default(), Tally::plus)
     }
 
     /// The instant of its last sample.
     pub(super) fn last_at(&self, extent: &Extent) -> Option<Timestamp> {
-        let mut rows = extent.rows.clone().rev();
-        rows.find(|row| !self.slice(*row, &extent.series).is_empty()).map(|row| self.rows[row].at)
+        self.rows(extent).rfind(|row| row.points(&extent.series) > 0).map(|row| row.at)
     }
 
     /// What a request is made of.
     pub(super) fn parts(&self, extent: &Extent) -> Vec<Part<'_>> {
-        let part = |row: usize| Part::new(self.rows[row].at, self.slice(row, &extent.series));
-        extent.rows.clone().map(part).filter(|part| !part.samples.is_empty()).collect()
+        let parts = self.rows(extent).map(|row| row.part(&extent.series));
+        parts.filter(|part| part.tally().points() > 0).collect()
     }
 
     /// The samples themselves.
     pub(super) fn snapshots(&self, extent: &Extent) -> Vec<Snapshot> {
-        self.parts(extent).into_iter().map(|part| Snapshot::new(part.at, part.samples.to_vec())).collect()
+        let snapshot = |part: Part| Snapshot {
+            histograms: part.histograms.to_vec(),
+            exemplars: part.exemplars.to_vec(),
+            ..Snapshot::new(part.at, part.samples.to_vec())
+        };
+        self.parts(extent).into_iter().map(snapshot).collect()
     }
 
-    /// Whether a sample of the same series is in it.
-    pub(super) fn has_series_of(&self, extent: &Extent, sample: &Sample) -> bool {
-        let mut samples = extent.rows.clone().flat_map(|row| self.slice(row, &extent.series));
-        samples.any(|other| other.series == sample.series)
+    /// The series of the first sample in it.
+    pub(super) fn first_of(&self, extent: &Extent) -> Option<&Arc<Series>> {
+        self.rows(extent).find_map(|row| row.first_of(&extent.series))
     }
 
-    fn slice(&self, row: usize, series: &Range<u32>) -> &[Sample] {
-        let row = &self.rows[row];
-        let from = row.series.partition_point(|number| *number < series.start);
-        let to = row.series.partition_point(|number| *number < series.end);
-        &row.samples[from..to]
+    fn rows(&self, extent: &Extent) -> std::slice::Iter<'_, Row> {
+        self.rows[extent.rows.clone()].iter()
     }
 }
 
@@ -211,141 +247,73 @@ impl Extent {
 }
 
 impl Row {
-    fn new(at: Timestamp, samples: Vec<Sample>, series: Vec<u32>) -> Self {
+    fn points(&self, series: &Range<u32>) -> usize {
+        self.samples.slice(series).len() + self.histograms.slice(series).len()
+    }
+
+    fn first_of(&self, series: &Range<u32>) -> Option<&Arc<Series>> {
+        let sample = self.samples.slice(series).first().map(|sample| &sample.series);
+        sample.or_else(|| Some(&self.histograms.slice(series).first()?.series))
+    }
+
+    fn part(&self, series: &Range<u32>) -> Part<'_> {
+        Part::new(self.at, self.samples.slice(series))
+            .with_histograms(self.histograms.slice(series))
+            .with_exemplars(self.exemplars.slice(series))
+    }
+}
+
+impl<T> Column<T> {
+    /// Those of `things` that `number` gives a series; the others are counted in `left_out`.
+    fn new(mut things: Vec<T>, left_out: &mut usize, mut number: impl FnMut(&T) -> Option<u32>) -> Self {
+        let mut series = Vec::with_capacity(things.len());
+        let given = things.len();
+        things.retain(|thing| number(thing).inspect(|number| series.push(*number)).is_some());
+        *left_out += given - things.len();
         if series.is_sorted() {
-            return Self { at, samples, series };
+            return Self { things, series };
         }
-        let mut pairs: Vec<(u32, Sample)> = series.into_iter().zip(samples).collect();
+        let mut pairs: Vec<(u32, T)> = series.into_iter().zip(things).collect();
         pairs.sort_by_key(|(number, _)| *number);
-        let (series, samples) = pairs.into_iter().unzip();
-        Self { at, samples, series }
+        let (series, things) = pairs.into_iter().unzip();
+        Self { things, series }
+    }
+
+    fn slice(&self, series: &Range<u32>) -> &[T] {
+        let from = self.series.partition_point(|number| *number < series.start);
+        let to = self.series.partition_point(|number| *number < series.end);
+        &self.things[from..to]
+    }
+}
+
+/// Numbers for identities, in the order in which they first appear.
+#[derive(Debug, Default)]
+struct Numbers {
+    /// By identity.
+    numbers: Vec<u32>,
+    given: u32,
+}
+
+impl Numbers {
+    const NONE: u32 = u32::MAX;
+
+    fn of(&mut self, identity: u32) -> u32 {
+        let identity = identity as usize;
+        if self.numbers.len() <= identity {
+            self.numbers.resize(identity + 1, Self::NONE);
+        }
+        let number = &mut self.numbers[identity];
+        if *number == Self::NONE {
+            *number = self.given;
+            self.given += 1;
+        }
+        *number
+    }
+
+    fn known(&self, identity: u32) -> Option<u32> {
+        self.numbers.get(identity as usize).copied().filter(|number| *number != Self::NONE)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    #![expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_possible_wrap,
-        clippy::cast_sign_loss,
-        reason = "small numbers"
-    )]
-
-    use std::sync::Arc;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::model::{Labels, Metadata, MetricKind, Series, Value};
-
-    /// A snapshot of the series with these numbers at each second.
-    fn snapshots(of: &[Vec<u8>]) -> Vec<Snapshot> {
-        let metadata = Arc::new(Metadata::of("a", MetricKind::Gauge, ""));
-        let series: Vec<Arc<Series>> = (0..=u8::MAX)
-            .map(|number| {
-                let labels = Labels::builder().with("__name__", "a").with("n", number.to_string()).build().unwrap();
-                Arc::new(Series::new(labels, Arc::clone(&metadata)))
-            })
-            .collect();
-        let sample =
-            |number: &u8| Sample::new(Arc::clone(&series[usize::from(*number)]), Value::new(f64::from(*number)));
-        let at = |second: usize| Timestamp::from_millis(second as i64 * 1000);
-        of.iter()
-            .enumerate()
-            .map(|(second, numbers)| Snapshot::new(at(second), numbers.iter().map(sample).collect()))
-            .collect()
-    }
-
-    fn batch(of: &[Vec<u8>]) -> Batch {
-        Batch::new(snapshots(of), &mut Encoder::new(Labels::empty(), None)).0
-    }
-
-    /// Everything in order of sending: series, second.
-    fn sent(batch: &Batch, extents: &[Extent]) -> Vec<(u8, i64)> {
-        let parts = extents.iter().flat_map(|extent| batch.parts(extent));
-        let all = parts.flat_map(|part| {
-            part.samples.iter().map(move |sample| (sample.value.number() as u8, part.at.millis() / 1000))
-        });
-        all.collect()
-    }
-
-    #[test]
-    fn a_request_carries_all_instants_of_some_series() {
-        let batch = batch(&[vec![1, 2, 3], vec![1, 2, 3], vec![3, 2, 1]]);
-        let cut = batch.cut(&batch.whole(), 6);
-        assert_eq!(cut.iter().map(|extent| batch.count(extent)).collect::<Vec<_>>(), [6, 3]);
-        assert_eq!(sent(&batch, &cut[..1]), [(1, 0), (2, 0), (1, 1), (2, 1), (1, 2), (2, 2)]);
-    }
-
-    #[test]
-    fn a_series_with_more_than_a_request_is_cut_in_time() {
-        let batch = batch(&[vec![1, 2], vec![1], vec![1], vec![1, 2]]);
-        let cut = batch.cut(&batch.whole(), 3);
-        assert_eq!(sent(&batch, &cut), [(1, 0), (1, 1), (1, 2), (1, 3), (2, 0), (2, 3)]);
-        assert_eq!(cut.len(), 3);
-    }
-
-    #[test]
-    fn what_relabelling_drops_is_counted_and_what_it_joins_is_one_series() {
-        let relabel = |labels: &Labels| match labels.get("n") {
-            Some("1") => None,
-            _ => Some(Labels::builder().with("__name__", "a").build_lossy()),
-        };
-        let mut encoder = Encoder::new(Labels::empty(), Some(Box::new(relabel)));
-        let (batch, filtered) = Batch::new(snapshots(&[vec![1, 2], vec![3], vec![2]]), &mut encoder);
-        assert_eq!(filtered, 1);
-        let cut = batch.cut(&batch.whole(), 1);
-        assert_eq!(
-            sent(&batch, &cut),
-            [(2, 0), (3, 1), (2, 2)],
-            "in order of time, because it is one series to the receiver"
-        );
-    }
-
-    #[test]
-    fn old_instants_expire_alone() {
-        let batch = batch(&[vec![1, 2], vec![1], vec![1]]);
-        let (rest, expired) = batch.expire(batch.whole(), Timestamp::from_millis(1000));
-        assert_eq!((expired, batch.count(&rest)), (2, 2));
-    }
-
-    proptest! {
-        #[test]
-        fn every_cut_has_every_sample_once_within_bounds_and_each_series_in_order(
-            rows in proptest::collection::vec(proptest::collection::btree_set(0_u8..12, 0..12), 1..8),
-            max in 1_usize..20,
-            halvings in 0_usize..6,
-        ) {
-            let rows: Vec<Vec<u8>> = rows.into_iter().map(|row| row.into_iter().collect()).collect();
-            let batch = batch(&rows);
-            let mut cut = batch.cut(&batch.whole(), max);
-            prop_assert_eq!(&cut, &batch.cut(&batch.whole(), max), "the same again");
-            for extent in &cut {
-                prop_assert!((1..=max).contains(&batch.count(extent)));
-            }
-            for turn in 0..halvings {
-                let Some(index) = (!cut.is_empty()).then(|| turn * 7 % cut.len()) else { break };
-                let count = batch.count(&cut[index]);
-                let parts: Vec<Extent> = match turn % 3 {
-                    0 => batch.halves(&cut[index]).map(Vec::from),
-                    1 => batch.instants(&cut[index]),
-                    _ => batch.first_series(&cut[index]).map(Vec::from),
-                }
-                .unwrap_or_else(|| vec![cut[index].clone()]);
-                prop_assert!(turn % 3 != 0 || count < 2 || parts.len() == 2, "two samples can be halved");
-                prop_assert!(parts.iter().all(|part| batch.count(part) > 0));
-                cut.splice(index..=index, parts);
-            }
-            let sent = sent(&batch, &cut);
-            let mut expected: Vec<(u8, i64)> = (0_i64..).zip(&rows).flat_map(|(at, row)| row.iter().map(move |n| (*n, at))).collect();
-            for number in 0..12 {
-                let of = |all: &[(u8, i64)]| all.iter().filter(|(n, _)| *n == number).copied().collect::<Vec<_>>();
-                prop_assert_eq!(of(&sent), of(&expected));
-            }
-            let mut sorted = sent;
-            sorted.sort_unstable();
-            expected.sort_unstable();
-            prop_assert_eq!(sorted, expected);
-        }
-    }
-}
+mod tests;

@@ -21,9 +21,10 @@ use tokio::time::Instant;
 
 use super::auth::unprepared;
 use super::client::Request;
-use super::outcome::{Answer, Failure, FailureKind, Written};
+use super::outcome::{Answer, Failure, FailureKind};
 use super::tls::{self, FileStamps, Transport};
 use crate::config::{Http, Proxy};
+use crate::encode::Tally;
 use crate::log;
 use crate::model::Timestamp;
 
@@ -43,7 +44,7 @@ const MESSAGE_CHARS_MAX: usize = 512;
 /// The most header fields of an answer.
 const ANSWER_HEADERS_MAX: usize = 100;
 
-/// The headers of [`Written`].
+/// The headers that say what a receiver wrote.
 const WRITTEN: [HeaderName; 3] = [
     HeaderName::from_static("x-prometheus-remote-write-samples-written"),
     HeaderName::from_static("x-prometheus-remote-write-histograms-written"),
@@ -256,14 +257,14 @@ async fn read_body(response: &mut Response, body: &mut Vec<u8>, body_max: usize)
 }
 
 /// What a receiver says it wrote. A header that holds no number says that there is one, and nothing more.
-fn written(headers: &HeaderMap) -> Option<Written> {
+fn written(headers: &HeaderMap) -> Option<Tally> {
     let count = |name: &HeaderName| {
         Some(headers.get(name)?.to_str().ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0))
     };
     let [samples, histograms, exemplars] = WRITTEN.each_ref().map(count);
     samples.or(histograms).or(exemplars)?;
-    let or_zero = |count: Option<u64>| count.unwrap_or(0);
-    Some(Written { samples: or_zero(samples), histograms: or_zero(histograms), exemplars: or_zero(exemplars) })
+    let or_zero = |count: Option<usize>| count.unwrap_or(0);
+    Some(Tally { samples: or_zero(samples), histograms: or_zero(histograms), exemplars: or_zero(exemplars) })
 }
 
 fn date(text: &str) -> Option<Timestamp> {
@@ -331,10 +332,10 @@ mod tests {
             written(&pairs.collect())
         };
         assert_eq!(of(&[]), None);
-        assert_eq!(of(&[(WRITTEN[0].clone(), "7")]), Some(Written { samples: 7, ..Written::default() }));
-        assert_eq!(of(&[(WRITTEN[2].clone(), "x")]), Some(Written::default()));
+        assert_eq!(of(&[(WRITTEN[0].clone(), "7")]), Some(Tally { samples: 7, ..Tally::default() }));
+        assert_eq!(of(&[(WRITTEN[2].clone(), "x")]), Some(Tally::default()));
         let all = [(WRITTEN[0].clone(), "1"), (WRITTEN[1].clone(), "2"), (WRITTEN[2].clone(), " 3 ")];
-        assert_eq!(of(&all), Some(Written { samples: 1, histograms: 2, exemplars: 3 }));
+        assert_eq!(of(&all), Some(Tally { samples: 1, histograms: 2, exemplars: 3 }));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::config::SendMetadata;
-use crate::model::{Metadata, Sample};
+use crate::model::{Metadata, Snapshot};
 
 /// The most families that are remembered; of more, no metadata is sent.
 const FAMILIES_MAX: usize = 10_000;
@@ -35,14 +35,15 @@ impl Families {
         Self { config, known: HashMap::new(), due: None }
     }
 
-    /// Remembers the families of `samples`.
-    pub(super) fn note(&mut self, samples: &[Sample]) -> Noted {
+    /// Remembers the families of what is in `snapshot`.
+    pub(super) fn note(&mut self, snapshot: &Snapshot) -> Noted {
         let mut noted = Noted::default();
         if !self.config.send {
             return noted;
         }
-        for sample in samples {
-            let metadata = sample.series.metadata();
+        let samples = snapshot.samples.iter().map(|sample| &sample.series);
+        for series in samples.chain(snapshot.histograms.iter().map(|sample| &sample.series)) {
+            let metadata = series.metadata();
             if self.known.contains_key(&metadata.family) {
                 continue;
             }
@@ -71,13 +72,17 @@ impl Families {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Labels, MetricKind, Series, Value};
+    use crate::model::{Labels, MetricKind, Sample, Series, Timestamp, Value};
 
     fn sample(family: String) -> Sample {
         let labels = Labels::builder().with("__name__", family.as_str()).build().unwrap();
         let metadata =
             Metadata { family: family.into(), kind: MetricKind::Gauge, help: "x".into(), unit: Cow::Borrowed("") };
         Sample::new(Arc::new(Series::new(labels, Arc::new(metadata))), Value::new(1.0))
+    }
+
+    fn snapshot(samples: impl IntoIterator<Item = Sample>) -> Snapshot {
+        Snapshot::new(Timestamp::from_millis(0), samples.into_iter().collect())
     }
 
     fn config() -> SendMetadata {
@@ -92,7 +97,7 @@ mod tests {
     async fn everything_known_is_due_once_an_interval() {
         let mut families = Families::new(config());
         assert!(families.take_due().is_empty(), "nothing is known yet");
-        families.note(&["c", "a", "b", "a"].map(|name| sample(name.to_owned())));
+        families.note(&snapshot(["c", "a", "b", "a"].map(|name| sample(name.to_owned()))));
         assert_eq!(names(&families.take_due()), [vec!["a", "b"], vec!["c"]]);
         assert!(families.take_due().is_empty());
         tokio::time::advance(Duration::from_secs(60)).await;
@@ -103,13 +108,13 @@ mod tests {
     async fn what_is_remembered_is_bounded_and_what_is_not_is_counted() {
         let mut families = Families::new(config());
         let samples: Vec<Sample> = (0..FAMILIES_MAX + 3).map(|ordinal| sample(format!("m{ordinal}"))).collect();
-        assert_eq!(families.note(&samples), Noted { without_room: 3 });
+        assert_eq!(families.note(&snapshot(samples)), Noted { without_room: 3 });
     }
 
     #[tokio::test]
     async fn nothing_is_remembered_where_nothing_is_sent() {
         let mut families = Families::new(SendMetadata { send: false, ..config() });
-        families.note(&[sample("a".to_owned())]);
+        families.note(&snapshot([sample("a".to_owned())]));
         assert!(families.take_due().is_empty());
     }
 }

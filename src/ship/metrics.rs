@@ -7,6 +7,7 @@
 use prometheus::{Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec};
 
 use crate::clock::{Skew, SkewMetric};
+use crate::encode::Tally;
 use crate::telemetry::Registry;
 
 const LABELS: [&str; 2] = ["remote_name", "url"];
@@ -17,10 +18,10 @@ const DURATION_BUCKETS: [f64; 15] =
 /// The families, registered once.
 #[derive(Clone)]
 pub struct Metrics {
-    samples: IntCounterVec,
-    samples_failed: IntCounterVec,
-    samples_retried: IntCounterVec,
-    samples_dropped: IntCounterVec,
+    sent: PerKind<IntCounterVec>,
+    failed: PerKind<IntCounterVec>,
+    retried: PerKind<IntCounterVec>,
+    dropped: PerKind<IntCounterVec>,
     bytes: IntCounterVec,
     metadata: IntCounterVec,
     metadata_failed: IntCounterVec,
@@ -52,20 +53,12 @@ impl Metrics {
         let counters = |name: &str, help: &str| registry.counters(name, help, &LABELS);
         let with = |label| [LABELS[0], LABELS[1], label];
         Self {
-            samples: counters("prometheus_remote_storage_samples_total", "Samples sent, each attempt counted."),
-            samples_failed: counters(
-                "prometheus_remote_storage_samples_failed_total",
-                "Samples the receiver refused; they are not sent again.",
-            ),
-            samples_retried: counters(
-                "prometheus_remote_storage_samples_retried_total",
-                "Samples sent again after a failure that may pass.",
-            ),
-            samples_dropped: registry.counters(
-                "prometheus_remote_storage_samples_dropped_total",
-                "Samples given up before sending, by reason.",
-                &with("reason"),
-            ),
+            sent: PerKind::register("", "sent, each attempt counted", counters),
+            failed: PerKind::register("_failed", "the receiver refused; they are not sent again", counters),
+            retried: PerKind::register("_retried", "sent again after a failure that may pass", counters),
+            dropped: PerKind::register("_dropped", "given up before sending, by reason", |name, help| {
+                registry.counters(name, help, &with("reason"))
+            }),
             bytes: counters(
                 "prometheus_remote_storage_bytes_total",
                 "Bytes of sample requests that were settled, compressed.",
@@ -122,8 +115,10 @@ impl Metrics {
     /// The handles of one endpoint; `url` is masked.
     pub(super) fn endpoint(&self, remote_name: &str, url: &str) -> EndpointMetrics {
         let labels = [remote_name, url];
-        let dropped = |reason| self.samples_dropped.with_label_values(&[remote_name, url, reason]);
         self.constants.show(&labels);
+        for reason in Dropped::ALWAYS_SHOWN {
+            self.dropped.samples.with_label_values(&[remote_name, url, reason.word()]);
+        }
         EndpointMetrics {
             metadata_bytes: self.metadata_bytes.with_label_values(&labels),
             poisoned: self.learnt.poisoned.with_label_values(&labels),
@@ -131,13 +126,10 @@ impl Metrics {
             version: self.learnt.version.with_label_values(&labels),
             max_samples_per_send: self.learnt.max_samples_per_send.with_label_values(&labels),
             skew: self.skew.of(remote_name),
-            dropped_by_relabelling: dropped("dropped_series"),
-            dropped_duplicates: dropped("duplicate"),
-            samples: self.samples.with_label_values(&labels),
-            samples_failed: self.samples_failed.with_label_values(&labels),
-            samples_retried: self.samples_retried.with_label_values(&labels),
-            dropped_too_old: dropped("too_old"),
-            dropped_invalid_name: dropped("invalid_name"),
+            sent: self.sent.with(&labels),
+            failed: self.failed.with(&labels),
+            retried: self.retried.with(&labels),
+            dropped: self.dropped.clone(),
             bytes: self.bytes.with_label_values(&labels),
             metadata: self.metadata.with_label_values(&labels),
             metadata_failed: self.metadata_failed.with_label_values(&labels),
@@ -192,7 +184,7 @@ impl Learnt {
 }
 
 /// What Prometheus' dashboards and alerts ask for and is always the same here: one request is in flight, so there is one
-/// shard; samples wait on disk and not in a shard; and of what outhaul does not send, nothing is sent.
+/// shard, and samples wait on disk and not in a shard.
 #[derive(Clone, Debug)]
 struct Constants {
     ones: Vec<GaugeVec>,
@@ -210,19 +202,14 @@ impl Constants {
         ones.push(gauge("shard_capacity", "Always 1: samples wait in the buffer on disk, one request in memory."));
         let zero =
             |name: &str, help: &str| registry.counters(&format!("prometheus_remote_storage_{name}"), help, &LABELS);
-        let mut zeros = Vec::new();
-        for kind in ["exemplars", "histograms"] {
-            for what in ["", "_failed", "_retried"] {
-                zeros.push(zero(&format!("{kind}{what}_total"), "Always 0: none are sent yet."));
-            }
-        }
-        zeros.push(zero(
-            "metadata_retried_total",
-            "Always 0: metadata that failed is sent with all the rest next time.",
-        ));
-        zeros.push(zero("enqueue_retries_total", "Always 0: there is no queue in memory that could be full."));
-        let none_pending =
-            ["exemplars_pending", "histograms_pending"].map(|name| gauge(name, "Always 0: none are sent yet.")).into();
+        let zeros = vec![
+            zero("metadata_retried_total", "Always 0: metadata that failed is sent with all the rest next time."),
+            zero("enqueue_retries_total", "Always 0: there is no queue in memory that could be full."),
+        ];
+        let none_pending = vec![
+            gauge("exemplars_pending", "Always 0: exemplars wait with their samples."),
+            gauge("histograms_pending", "Always 0: native histograms that wait are counted as samples."),
+        ];
         Self { ones, zeros, none_pending }
     }
 
@@ -247,13 +234,9 @@ pub(super) struct EndpointMetrics {
     pub(super) version: Gauge,
     pub(super) max_samples_per_send: Gauge,
     pub(super) skew: Skew,
-    pub(super) dropped_by_relabelling: IntCounter,
-    pub(super) dropped_duplicates: IntCounter,
-    pub(super) samples: IntCounter,
-    pub(super) samples_failed: IntCounter,
-    pub(super) samples_retried: IntCounter,
-    pub(super) dropped_too_old: IntCounter,
-    pub(super) dropped_invalid_name: IntCounter,
+    pub(super) sent: PerKind<IntCounter>,
+    pub(super) failed: PerKind<IntCounter>,
+    pub(super) retried: PerKind<IntCounter>,
     pub(super) bytes: IntCounter,
     pub(super) metadata: IntCounter,
     pub(super) metadata_failed: IntCounter,
@@ -261,6 +244,7 @@ pub(super) struct EndpointMetrics {
     pub(super) duration: Histogram,
     pub(super) highest_sent: Gauge,
     pub(super) up: Gauge,
+    dropped: PerKind<IntCounterVec>,
     requests: IntCounterVec,
     labels: [String; 2],
 }
@@ -275,6 +259,96 @@ impl EndpointMetrics {
     /// Counts a request by its `code`, which is one of a bounded set.
     pub(super) fn request(&self, code: &str) {
         self.requests.with_label_values(&[&self.labels[0], &self.labels[1], code]).inc();
+    }
+
+    /// Counts what is given up before sending.
+    pub(super) fn dropped(&self, reason: Dropped, tally: Tally) {
+        self.dropped.each(tally, |counters, count| {
+            // A reason is shown from its first time on, so that kinds that nobody sends do not fill the list.
+            if count > 0 {
+                counters.with_label_values(&[&self.labels[0], &self.labels[1], reason.word()]).inc_by(count);
+            }
+        });
+    }
+}
+
+/// Why something is given up before sending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dropped {
+    /// Older than the receiver takes.
+    TooOld,
+    /// Its series is dropped by relabelling.
+    Series,
+    /// Relabelling made its series one with another.
+    Duplicate,
+    /// Names that the message cannot carry.
+    InvalidName,
+    /// Buckets that remote-write 1.0 cannot carry.
+    CustomBuckets,
+    /// `send_exemplars` or `send_native_histograms` is off.
+    Unwanted,
+    /// An exemplar without a sample.
+    Unattached,
+}
+
+impl Dropped {
+    /// Reasons that samples are counted under from the beginning, at zero, so that a rate over them misses nothing.
+    const ALWAYS_SHOWN: [Self; 4] = [Self::TooOld, Self::Series, Self::Duplicate, Self::InvalidName];
+
+    /// The label `reason`; Prometheus' own words where it has one.
+    fn word(self) -> &'static str {
+        match self {
+            Self::TooOld => "too_old",
+            Self::Series => "dropped_series",
+            Self::Duplicate => "duplicate",
+            Self::InvalidName => "invalid_name",
+            Self::CustomBuckets => "nhcb_in_rw1_not_supported",
+            Self::Unwanted => "not_configured",
+            Self::Unattached => "unattached",
+        }
+    }
+}
+
+/// The same of samples, histograms and exemplars.
+#[derive(Clone)]
+pub(super) struct PerKind<T> {
+    samples: T,
+    histograms: T,
+    exemplars: T,
+}
+
+impl<T> PerKind<T> {
+    fn each(&self, tally: Tally, add: impl Fn(&T, u64)) {
+        add(&self.samples, tally.samples as u64);
+        add(&self.histograms, tally.histograms as u64);
+        add(&self.exemplars, tally.exemplars as u64);
+    }
+}
+
+impl PerKind<IntCounterVec> {
+    fn register(what: &str, help: &str, counters: impl Fn(&str, &str) -> IntCounterVec) -> Self {
+        let of = |kind: &str, things: &str| {
+            counters(&format!("prometheus_remote_storage_{kind}{what}_total"), &format!("{things} {help}."))
+        };
+        Self {
+            samples: of("samples", "Samples"),
+            histograms: of("histograms", "Native histograms"),
+            exemplars: of("exemplars", "Exemplars"),
+        }
+    }
+
+    fn with(&self, labels: &[&str]) -> PerKind<IntCounter> {
+        PerKind {
+            samples: self.samples.with_label_values(labels),
+            histograms: self.histograms.with_label_values(labels),
+            exemplars: self.exemplars.with_label_values(labels),
+        }
+    }
+}
+
+impl PerKind<IntCounter> {
+    pub(super) fn add(&self, tally: Tally) {
+        self.each(tally, IntCounter::inc_by);
     }
 }
 

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::retry_after;
-use crate::encode::{Compression, Message};
+use crate::encode::{Compression, Message, Tally};
 use crate::model::Timestamp;
 
 /// What came of one request.
@@ -24,24 +24,13 @@ pub struct Answer {
     pub content_type: Option<String>,
     /// The header `Location`.
     pub location: Option<String>,
-    /// What the receiver says it wrote; `None` where it says nothing at all.
-    pub written: Option<Written>,
+    /// What the receiver says it wrote in `X-Prometheus-Remote-Write-*-Written` (remote-write 2.0, "Required Written Response
+    /// Headers"), where a header that is not there means 0; `None` where none is.
+    pub written: Option<Tally>,
     /// The receiver's clock, by its header `Date`.
     pub date: Option<Timestamp>,
     /// The beginning of the body, made fit for one line of a log.
     pub text: String,
-}
-
-/// The headers `X-Prometheus-Remote-Write-*-Written` (remote-write 2.0, "Required Written Response Headers"): where one is
-/// there, a missing other one means 0.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Written {
-    /// Samples.
-    pub samples: u64,
-    /// Native histograms.
-    pub histograms: u64,
-    /// Exemplars.
-    pub exemplars: u64,
 }
 
 /// Why there is no answer.
@@ -90,8 +79,8 @@ pub enum Outcome {
     Refused,
     /// The receiver has so many of them and will never take the rest.
     Partial {
-        /// Samples it has.
-        written: u64,
+        /// What it has.
+        written: Tally,
     },
     /// The receiver does not understand the message: send the same in the next format, if there is one. If there is none, it
     /// is what `otherwise` says.
@@ -163,9 +152,10 @@ pub fn classify(exchange: &Exchange, asked: Asked, now: Timestamp) -> Outcome {
         // No receiver speaks HTML: a proxy, a gateway or a wrong port does, and has not looked at the samples.
         400 | 409 | 422 if is_html(answer) || is_tenant_missing(answer) => Outcome::Held,
         400 | 409 | 422
-            if asked.message == Message::V2 && answer.written.is_some_and(|written| written.samples > 0) =>
+            if asked.message == Message::V2
+                && let Some(written) = answer.written.filter(|written| written.points() > 0) =>
         {
-            Outcome::Partial { written: answer.written.unwrap_or_default().samples }
+            Outcome::Partial { written }
         }
         400 if asked.is_daring() && answer.written.is_none() => {
             Outcome::Misunderstood { otherwise: Otherwise::Refused }
@@ -386,7 +376,8 @@ mod tests {
         let refused = Outcome::Misunderstood { otherwise: Otherwise::Refused };
         let v2 = Asked { message: Message::V2, ..Asked::PLAIN };
         let zstd = Asked { compression: Compression::Zstd, ..Asked::PLAIN };
-        let written = |samples| Some(Written { samples, ..Written::default() });
+        let tally = |samples| Tally { samples, ..Tally::default() };
+        let written = |samples| Some(tally(samples));
         for (asked, status, said, outcome) in [
             (v2, 204, written(0), Outcome::Delivered),
             (v2, 204, None, held),
@@ -394,8 +385,8 @@ mod tests {
             (v2, 415, written(0), held),
             (v2, 400, None, refused),
             (v2, 400, written(0), Outcome::Refused),
-            (v2, 400, written(3), Outcome::Partial { written: 3 }),
-            (v2, 422, written(3), Outcome::Partial { written: 3 }),
+            (v2, 400, written(3), Outcome::Partial { written: tally(3) }),
+            (v2, 422, written(3), Outcome::Partial { written: tally(3) }),
             (v2, 409, None, Outcome::Refused),
             (v2, 408, None, retry(None)),
             (v2, 429, None, retry(None)),

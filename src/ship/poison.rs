@@ -10,7 +10,6 @@ use super::outcome::{self, Exchange};
 use super::request::{Settled, Task};
 use super::shipper::{Flow, Shipper};
 use crate::buffer::{Fates, Fault, Limits, Verdict};
-use crate::model::{Sample, Snapshot};
 use crate::shutdown::{Phase, Shutdown};
 
 impl Shipper {
@@ -92,17 +91,19 @@ impl Shipper {
             return None;
         }
         let next = lease.snapshots.swap_remove(self.leased);
-        let is_other = |sample: &&Sample| !batch.has_series_of(&suspect.extent, sample);
-        let sample = next.samples.iter().find(is_other).or(next.samples.first())?.clone();
-        let (other, _) = Batch::new(vec![Snapshot::new(next.at, vec![sample])], &mut self.encoder);
-        self.send_once(&other, &other.whole(), shutdown).await.map(|_| Fates::default())
+        let (other, _) = Batch::new(vec![next], self.wanted, &mut self.encoder);
+        let samples = other.cut(&other.whole(), 1);
+        let is_other = |sample: &&Extent| other.first_of(sample) != batch.first_of(&suspect.extent);
+        let sample = samples.iter().find(is_other).or(samples.first())?;
+        self.send_once(&other, sample, shutdown).await.map(|_| Fates::default())
     }
 
     async fn give_up_poison(&mut self, batch: &Batch, task: &Task, exchange: &Exchange) -> u64 {
-        let samples = batch.count(&task.extent) as u64;
+        let poisoned = batch.tally(&task.extent);
+        let samples = poisoned.points() as u64;
         self.unchanged.forget();
         self.metrics.poisoned.inc_by(samples);
-        self.note_refused(exchange, samples);
+        self.note_refused(exchange, poisoned);
         self.quarantine(batch, &task.extent, Fault::Poisoned, exchange).await;
         samples
     }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::outcome::{self, Exchange, Outcome};
+use super::metrics::Dropped;
+use super::outcome::{self, Answer, Exchange, Outcome};
 use super::shipper::Shipper;
-use crate::encode::{Body, Message};
+use crate::encode::{Body, Message, Tally};
 use crate::model::Timestamp;
 
 impl Shipper {
@@ -46,8 +47,17 @@ impl Shipper {
         });
     }
 
-    pub(super) fn note_refused(&mut self, exchange: &Exchange, samples: u64) {
-        self.metrics.samples_failed.inc_by(samples);
+    /// A receiver of 2.0 may leave out exemplars of a request that it takes, and says so; nobody sends them again.
+    pub(super) fn note_lost_exemplars(&self, exchange: &Exchange, sent: Tally) {
+        if let Ok(Answer { written: Some(written), .. }) = exchange {
+            let exemplars = sent.exemplars.saturating_sub(written.exemplars);
+            self.metrics.failed.add(Tally { exemplars, ..Tally::default() });
+        }
+    }
+
+    pub(super) fn note_refused(&mut self, exchange: &Exchange, refused: Tally) {
+        self.metrics.failed.add(refused);
+        let samples = refused.points();
         let (error, advice) = (outcome::describe(exchange), outcome::advice(exchange, self.endpoint.host()));
         tracing::error!(
             endpoint = %self.name, url = %self.url, samples, %error, advice,
@@ -86,8 +96,9 @@ impl Shipper {
         });
     }
 
-    pub(super) fn note_expired(&self, samples: u64) {
-        self.metrics.dropped_too_old.inc_by(samples);
+    pub(super) fn note_expired(&self, expired: Tally) {
+        self.metrics.dropped(Dropped::TooOld, expired);
+        let samples = expired.points();
         tracing::error!(endpoint = %self.name, samples, "samples older than max_sample_age are not sent; they are lost");
     }
 
@@ -113,10 +124,16 @@ impl Shipper {
         tracing::warn!(endpoint = %self.name, url = %self.url, %error, samples, next, "request too large; sending smaller ones");
     }
 
-    pub(super) fn give_up_unsendable(&self, unsendable: usize) {
-        if unsendable > 0 {
-            self.metrics.dropped_invalid_name.inc_by(unsendable as u64);
-            tracing::error!(endpoint = %self.name, samples = unsendable, "remote-write cannot carry the names of some series; their samples are lost");
+    pub(super) fn give_up_unsendable(&self, body: &Body) {
+        let samples = body.unsendable.points();
+        self.metrics.dropped(Dropped::InvalidName, body.unsendable);
+        if samples > 0 {
+            tracing::error!(endpoint = %self.name, samples, "remote-write cannot carry the names of some series; their samples are lost");
+        }
+        let histograms = body.custom_buckets;
+        self.metrics.dropped(Dropped::CustomBuckets, Tally { histograms, ..Tally::default() });
+        if histograms > 0 {
+            tracing::error!(endpoint = %self.name, histograms, "remote-write 1.0 cannot carry histograms with custom buckets; they are lost for this endpoint, whose receiver would have to take 2.0");
         }
     }
 }

@@ -8,7 +8,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::backoff;
-use super::batch::{Batch, Extent};
+use super::batch::{Batch, Extent, Wanted};
+use super::metrics::Dropped;
+use super::negotiate::Way;
 use super::outcome::{self, Asked, Exchange, Otherwise, Outcome};
 use super::pace::Pace;
 use super::part_size::TooLarge;
@@ -93,7 +95,7 @@ impl Shipper {
         let rest = std::mem::take(&mut self.rest);
         self.pause(rest, shutdown).await;
         loop {
-            if self.expire(batch, &mut task, &mut fates) > 0 {
+            if self.expire(batch, &mut task, &mut fates) {
                 made = None;
             }
             let mut request = if let Some(made) = made.take() {
@@ -168,23 +170,26 @@ impl Shipper {
     fn follow(&mut self, batch: &Batch, task: &mut Task, request: &Made, exchange: &Exchange, took: Duration) -> Next {
         let outcome = self.meaning(request, exchange);
         let count = batch.count(&task.extent);
-        let sent = request.body.sent.samples as u64;
+        let sent = request.body.sent;
         match outcome {
             Outcome::Delivered => {
                 self.part_size.taken(count);
                 self.note_way(request.way);
                 self.note_settled(&request.body, batch.last_at(&task.extent));
                 self.note_delivered(exchange);
+                self.note_lost_exemplars(exchange, sent);
                 self.plan_rest(took);
-                Next::Settle(Box::new(Settled::Done(Fates { delivered: sent, ..self.left_out(&request.body) })))
+                let delivered = sent.points() as u64;
+                Next::Settle(Box::new(Settled::Done(Fates { delivered, ..self.left_out(&request.body) })))
             }
             Outcome::Partial { written } => {
-                let delivered = written.min(sent);
+                let rest = sent.minus(written);
                 self.note_way(request.way);
                 self.note_settled(&request.body, batch.last_at(&task.extent));
-                self.note_refused(exchange, sent - delivered);
+                self.note_refused(exchange, rest);
                 let left_out = self.left_out(&request.body);
-                let refused = left_out.refused + sent - delivered;
+                let delivered = (sent.points() - rest.points()) as u64;
+                let refused = left_out.refused + rest.points() as u64;
                 Next::Settle(Box::new(Settled::Done(Fates { delivered, refused, ..left_out })))
             }
             Outcome::Misunderstood { .. } => match self.negotiation.after(request.way) {
@@ -220,46 +225,49 @@ impl Shipper {
     }
 
     fn refuse(&mut self, request: &Made, exchange: &Exchange, batch: &Batch, task: &Task) -> Next {
-        let sent = request.body.sent.samples as u64;
+        let sent = request.body.sent;
         self.note_settled(&request.body, batch.last_at(&task.extent));
         self.note_refused(exchange, sent);
         let left_out = self.left_out(&request.body);
-        let fates = Fates { refused: left_out.refused + sent, ..left_out };
+        let fates = Fates { refused: left_out.refused + sent.points() as u64, ..left_out };
         Next::Settle(Box::new(Settled::Refused(fates, task.clone(), exchange.clone())))
     }
 
     /// What became of samples that are not in the body.
     fn left_out(&self, body: &Body) -> Fates {
-        self.give_up_unsendable(body.unsendable.samples);
-        self.metrics.dropped_duplicates.inc_by(body.duplicates.samples as u64);
-        let filtered = body.relabelled_away.samples + body.duplicates.samples;
-        Fates { refused: body.unsendable.samples as u64, filtered: filtered as u64, ..Fates::default() }
+        self.give_up_unsendable(body);
+        self.metrics.dropped(Dropped::Duplicate, body.duplicates);
+        let filtered = body.relabelled_away.plus(body.duplicates).plus(body.unwanted).points() as u64;
+        let refused = (body.unsendable.points() + body.custom_buckets) as u64;
+        Fates { refused, filtered, ..Fates::default() }
     }
 
-    /// Takes out of `task` what is too old by now; how much that was.
-    fn expire(&mut self, batch: &Batch, task: &mut Task, fates: &mut Fates) -> u64 {
-        let Some(age) = self.max_sample_age else { return 0 };
+    /// Takes out of `task` what is too old by now; whether anything was.
+    fn expire(&mut self, batch: &Batch, task: &mut Task, fates: &mut Fates) -> bool {
+        let Some(age) = self.max_sample_age else { return false };
         let (rest, expired) = batch.expire(task.extent.clone(), self.clock.now().minus(age));
         task.extent = rest;
-        if expired > 0 {
-            fates.expired += expired;
-            self.note_expired(expired);
+        if expired.is_empty() {
+            return false;
         }
-        expired
+        fates.expired += expired.points() as u64;
+        self.note_expired(expired);
+        true
     }
 
     fn make(&mut self, batch: &Batch, extent: &Extent, way: usize) -> Made {
-        let format = self.negotiation.way(way);
-        let body = self.encoder.encode(&batch.parts(extent), Format::new(format.message, format.compression));
+        let Way { message, compression } = self.negotiation.way(way);
+        let Wanted { exemplars, native_histograms } = self.wanted;
+        let format = Format { message, compression, exemplars, native_histograms };
+        let body = self.encoder.encode(&batch.parts(extent), format);
         Made { body, way, attempt: 0 }
     }
 
     /// One request and how long it took; `None` when the program stopped first.
     async fn attempt(&mut self, request: &Made, shutdown: &Shutdown) -> Option<(Exchange, Duration)> {
-        let sent = request.body.sent.samples as u64;
-        self.metrics.samples.inc_by(sent);
+        self.metrics.sent.add(request.body.sent);
         if request.attempt > 0 {
-            self.metrics.samples_retried.inc_by(sent);
+            self.metrics.retried.add(request.body.sent);
         }
         let way = self.negotiation.way(request.way);
         let envelope = Envelope {
@@ -298,7 +306,7 @@ impl Shipper {
             return None;
         }
         self.note_settled(&request.body, batch.last_at(extent));
-        Some(Fates { delivered: request.body.sent.samples as u64, ..self.left_out(&request.body) })
+        Some(Fates { delivered: request.body.sent.points() as u64, ..self.left_out(&request.body) })
     }
 
     /// The wait after a failure: what the receiver asks for comes before what we would do.

@@ -14,9 +14,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::backoff::Backoff;
-use super::batch::Batch;
+use super::batch::{Batch, Wanted};
 use super::families::Families;
-use super::metrics::{EndpointMetrics, Metrics};
+use super::metrics::{Dropped, EndpointMetrics, Metrics};
 use super::negotiate::Negotiation;
 use super::outcome::{self, Outcome};
 use super::pace::{Pace, Waiting};
@@ -28,7 +28,7 @@ use super::unchanged::{self, Unchanged};
 use crate::buffer::{self, Buffer, EndpointId, Fates, Lease, Limits};
 use crate::clock::Clock;
 use crate::config::{Queue, RemoteWrite};
-use crate::encode::{Compression, Encoder, Message};
+use crate::encode::{Compression, Encoder, Message, Tally};
 use crate::model::{Labels, Snapshot};
 use crate::relabel::{self, Rules};
 use crate::shutdown::{Phase, Shutdown};
@@ -74,6 +74,8 @@ pub struct Shipper {
     pub(super) encoder: Encoder,
     pub(super) negotiation: Negotiation,
     pub(super) queue: Queue,
+    /// What besides plain samples is sent.
+    pub(super) wanted: Wanted,
     pub(super) max_sample_age: Option<Duration>,
     pub(super) buffer: Buffer,
     pub(super) clock: Clock,
@@ -137,6 +139,7 @@ impl Shipper {
             unchanged: Unchanged::new(send_unchanged_every),
             families: Families::new(config.metadata),
             queue: config.queue,
+            wanted: Wanted { exemplars: config.send_exemplars, native_histograms: config.send_native_histograms },
             max_sample_age: config.max_sample_age,
             name: config.name,
             url,
@@ -214,9 +217,9 @@ impl Shipper {
         self.leased = snapshots.len();
         let mut fates = Fates::default();
         for snapshot in &mut snapshots {
-            let families = self.families.note(&snapshot.samples);
+            let families = self.families.note(snapshot);
             self.metrics.metadata_dropped.inc_by(families.without_room);
-            fates.unchanged += self.unchanged.leave_out(snapshot.at, &mut snapshot.samples);
+            fates.unchanged += self.unchanged.leave_out(snapshot);
         }
         let Some(sent) = self.ship_snapshots(snapshots, Patience::Endless, shutdown).await else { return Flow::Stop };
         fates.add(sent);
@@ -251,8 +254,11 @@ impl Shipper {
         patience: Patience,
         shutdown: &Shutdown,
     ) -> Option<Fates> {
-        let (batch, filtered) = Batch::new(snapshots, &mut self.encoder);
-        self.metrics.dropped_by_relabelling.inc_by(filtered);
+        let (batch, left_out) = Batch::new(snapshots, self.wanted, &mut self.encoder);
+        let filtered = left_out.relabelled_away.plus(left_out.unwanted).points() as u64;
+        self.metrics.dropped(Dropped::Series, left_out.relabelled_away);
+        self.metrics.dropped(Dropped::Unwanted, left_out.unwanted);
+        self.metrics.dropped(Dropped::Unattached, Tally { exemplars: left_out.unattached, ..Tally::default() });
         let mut fates = Fates { filtered, ..Fates::default() };
         let mut todo = vec![Task::new(batch.whole())];
         while let Some(task) = todo.pop() {

@@ -549,6 +549,7 @@ async fn a_dead_endpoint_does_not_hold_up_another() {
     assert_eq!(status.endpoints[0].ledger.pending, 3);
 }
 
+mod extras;
 mod table;
 
 struct PushRig {

@@ -4,6 +4,7 @@
 //! witness of what outhaul took is the recorder in this process, which is always up.
 
 mod held;
+mod histograms;
 mod mended;
 mod negotiation;
 mod proxies;

@@ -13,7 +13,8 @@ use crate::buffer::inspect::{Record, Selection};
 use crate::cli::{Exit, complain};
 use crate::clock::Clock;
 use crate::encode::open_metrics;
-use crate::model::{Sample, Timestamp};
+use crate::model::{self, Labels, Series, Snapshot, Timestamp};
+use crate::receive::histogram_json;
 
 pub(super) const HELP: &str = "Takes no lock and writes nothing: safe while an agent runs.
 
@@ -21,8 +22,9 @@ Times: RFC 3339 (2026-11-21T05:00:00Z), Unix seconds or milliseconds, or how lon
 
 Formats:
   json  one sample a line: {\"position\",\"at_ms\",\"at\",\"labels\",\"value\"} and, for a counter, \"start_ms\"; what is no number is
-        the text \"NaN\", \"+Inf\", \"-Inf\" or \"stale\"
-  prom  OpenMetrics with instants, for `promtool tsdb create-blocks-from openmetrics`; stale markers are left out
+        the text \"NaN\", \"+Inf\", \"-Inf\" or \"stale\". A native histogram has \"histogram\" for \"value\", an exemplar \"exemplar\"
+  prom  OpenMetrics with instants, for `promtool tsdb create-blocks-from openmetrics`; stale markers, native histograms
+        and exemplars are left out
   raw   the records as they are on disk, header and payload
 
 Examples:
@@ -124,7 +126,7 @@ pub(super) fn main(options: &Options) -> Result<Exit, Exit> {
     }
     if left_out > 0 {
         complain(&format_args!(
-            "{left_out} stale markers or names outside the old pattern have no form in this format and were left out"
+            "{left_out} stale markers, native histograms, exemplars or names outside the old pattern have no form in this format and were left out"
         ));
     }
     if visited.damaged > 0 {
@@ -138,39 +140,67 @@ pub(super) fn main(options: &Options) -> Result<Exit, Exit> {
 
 fn bytes_of(format: Format, record: &Record, series: Option<&Matcher>, left_out: &mut u64) -> Vec<u8> {
     let snapshot = &record.snapshot;
-    let wanted = |sample: &&Sample| series.is_none_or(|matcher| matcher.matches(sample.series.labels()));
-    let mut samples = snapshot.samples.iter().filter(wanted);
+    let wanted = |of: &Series| series.is_none_or(|matcher| matcher.matches(of.labels()));
     match format {
-        Format::Raw if samples.next().is_some() || series.is_none() => record.bytes.clone(),
+        Format::Raw if series.is_none() || snapshot_series(snapshot).any(wanted) => record.bytes.clone(),
         Format::Raw => Vec::new(),
-        Format::Json => samples
-            .flat_map(|sample| format!("{}\n", with_position(record.position, snapshot.at, sample)).into_bytes())
-            .collect(),
+        Format::Json => {
+            let mut lines = snapshot_json(snapshot, wanted);
+            for line in &mut lines {
+                line["position"] = record.position.into();
+            }
+            lines.iter().flat_map(|line| format!("{line}\n").into_bytes()).collect()
+        }
         Format::Prom => {
             let mut text = String::new();
-            for sample in samples {
+            for sample in snapshot.samples.iter().filter(|sample| wanted(&sample.series)) {
                 *left_out += u64::from(!open_metrics::write_sample(&mut text, snapshot.at, sample));
             }
+            *left_out += snapshot.histograms.iter().filter(|sample| wanted(&sample.series)).count() as u64;
+            *left_out += snapshot.exemplars.iter().filter(|exemplar| wanted(&exemplar.series)).count() as u64;
             text.into_bytes()
         }
     }
 }
 
-/// One sample as a line of JSON.
-fn with_position(position: u64, at: Timestamp, sample: &Sample) -> Value {
-    let mut line = sample_json(at, sample);
-    if let Some(line) = line.as_object_mut() {
-        line.insert("position".to_owned(), position.into());
+fn snapshot_series(snapshot: &Snapshot) -> impl Iterator<Item = &Series> {
+    let samples = snapshot.samples.iter().map(|sample| &*sample.series);
+    samples.chain(snapshot.histograms.iter().map(|sample| &*sample.series))
+}
+
+/// Everything of the series that are `wanted`, each with its instant.
+pub(super) fn snapshot_json(snapshot: &Snapshot, wanted: impl Fn(&Series) -> bool) -> Vec<Value> {
+    let at = snapshot.at;
+    let samples = snapshot.samples.iter().filter(|sample| wanted(&sample.series));
+    let samples = samples.map(|sample| line(at, &sample.series, sample.start, "value", number_json(sample.value)));
+    let histograms = snapshot.histograms.iter().filter(|sample| wanted(&sample.series));
+    let histograms =
+        histograms.map(|sample| line(at, &sample.series, sample.start, "histogram", histogram_json(&sample.histogram)));
+    let exemplars = snapshot.exemplars.iter().filter(|exemplar| wanted(&exemplar.series));
+    let exemplars = exemplars.map(|exemplar| {
+        let what = json!({"labels": labels_json(&exemplar.labels), "value": number_json(exemplar.value)});
+        line(exemplar.at, &exemplar.series, None, "exemplar", what)
+    });
+    samples.chain(histograms).chain(exemplars).collect()
+}
+
+fn line(at: Timestamp, series: &Series, start: Option<Timestamp>, name: &str, what: Value) -> Value {
+    let mut line = json!({"at_ms": at.millis(), "at": at.to_string(), "labels": labels_json(series.labels())});
+    line[name] = what;
+    if let Some(start) = start {
+        line["start_ms"] = start.millis().into();
     }
     line
 }
 
-/// One sample and its instant.
-pub(super) fn sample_json(at: Timestamp, sample: &Sample) -> Value {
-    let labels: Map<String, Value> =
-        sample.series.labels().iter().map(|label| (label.name.to_string(), Value::from(&*label.value))).collect();
-    let number = sample.value.number();
-    let value = if sample.value.is_stale() {
+fn labels_json(labels: &Labels) -> Value {
+    labels.iter().map(|label| (label.name.to_string(), Value::from(&*label.value))).collect::<Map<_, _>>().into()
+}
+
+/// JSON has no form for what is no number.
+fn number_json(value: model::Value) -> Value {
+    let number = value.number();
+    if value.is_stale() {
         json!("stale")
     } else if number.is_nan() {
         json!("NaN")
@@ -178,22 +208,47 @@ pub(super) fn sample_json(at: Timestamp, sample: &Sample) -> Value {
         json!(if number > 0.0 { "+Inf" } else { "-Inf" })
     } else {
         json!(number)
-    };
-    let mut line = json!({
-        "at_ms": at.millis(),
-        "at": at.to_string(),
-        "labels": labels,
-        "value": value,
-    });
-    if let (Some(start), Some(line)) = (sample.start, line.as_object_mut()) {
-        line.insert("start_ms".to_owned(), start.millis().into());
     }
-    line
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::model::{
+        Exemplar, HistogramParts, HistogramSample, Metadata, MetricKind, NativeHistogram, Sample, Value as Number,
+    };
+
+    #[test]
+    fn a_line_for_each_sample_histogram_and_exemplar_of_the_series_that_are_wanted() {
+        let series = |name: &str| {
+            let labels = Labels::builder().with("__name__", name).build().unwrap();
+            Arc::new(Series::new(labels, Arc::new(Metadata::of("x", MetricKind::Unknown, ""))))
+        };
+        let (at, counter, timer) = (Timestamp::from_millis(1000), series("counter"), series("timer"));
+        let histogram = Arc::new(NativeHistogram::new(HistogramParts::integer(0, 0, 1.5)).unwrap());
+        let exemplar = Exemplar {
+            series: Arc::clone(&timer),
+            labels: Labels::builder().with("trace_id", "a").build().unwrap(),
+            value: Number::new(f64::INFINITY),
+            at: Timestamp::from_millis(900),
+        };
+        let snapshot = Snapshot {
+            histograms: vec![HistogramSample { series: timer, histogram, start: None }],
+            exemplars: vec![exemplar],
+            ..Snapshot::new(at, vec![Sample::new(counter, Number::STALE).started(Timestamp::from_millis(5))])
+        };
+        let all = snapshot_json(&snapshot, |_| true);
+        let start = json!({"at_ms": 1000, "at": "1970-01-01T00:00:01.000Z", "labels": {"__name__": "counter"},
+            "value": "stale", "start_ms": 5});
+        assert_eq!((all.len(), &all[0]), (3, &start));
+        assert_eq!((&all[1]["histogram"]["sum"], &all[1]["histogram"]["count"]), (&json!("1.5"), &json!(0)));
+        let noted = json!({"labels": {"trace_id": "a"}, "value": "+Inf"});
+        assert_eq!((&all[2]["exemplar"], &all[2]["at_ms"]), (&noted, &json!(900)));
+        let of_timer = snapshot_json(&snapshot, |series| series.labels().metric_name() == "timer");
+        assert_eq!(of_timer, all[1..]);
+    }
 
     #[test]
     fn a_range_of_positions_may_be_open_on_either_side() {

@@ -10,6 +10,7 @@ use crate::buffer::upkeep::requeue as mark;
 use crate::cli::{Exit, complain, say};
 use crate::clock::Clock;
 use crate::model::{Snapshot, Timestamp};
+use crate::receive::histogram_json;
 
 pub(super) const HELP: &str = "What a receiver refused for good, or never took without failing, is kept here (bounded) with the receiver's words. All of it is safe
 while an agent runs: requeue marks a file, and the agent sends it when its queue is empty, or after its next start.
@@ -159,9 +160,8 @@ fn show(one: &One) -> Result<Exit, Exit> {
     };
     if one.place.json {
         let mut shown = file_json(file);
-        let samples =
-            content.snapshots.iter().flat_map(|snapshot| snapshot.samples.iter().map(|sample| (snapshot.at, sample)));
-        let samples: Vec<Value> = samples.map(|(at, sample)| dump::sample_json(at, sample)).collect();
+        let samples: Vec<Value> =
+            content.snapshots.iter().flat_map(|snapshot| dump::snapshot_json(snapshot, |_| true)).collect();
         if let Some(shown) = shown.as_object_mut() {
             shown.insert("contents".to_owned(), samples.into());
         }
@@ -181,6 +181,10 @@ fn show(one: &One) -> Result<Exit, Exit> {
     for snapshot in &content.snapshots {
         for sample in &snapshot.samples {
             say(&format_args!("{} {} {:?}", snapshot.at, sample.series.labels(), sample.value))?;
+        }
+        for sample in &snapshot.histograms {
+            let histogram = histogram_json(&sample.histogram);
+            say(&format_args!("{} {} histogram {histogram}", snapshot.at, sample.series.labels()))?;
         }
     }
     Ok(Exit::Fine)

@@ -32,11 +32,11 @@ fn written(count: usize) -> String {
 }
 
 /// Takes what it gets, as a receiver of remote-write 2.0 does.
-fn taken(seen: &Seen) -> Reply {
+pub(super) fn taken(seen: &Seen) -> Reply {
     answer("204 No Content", &written(samples(seen).len()), "")
 }
 
-fn auto(config: &mut RemoteWrite) {
+pub(super) fn auto(config: &mut RemoteWrite) {
     config.protocol = config::Protocol::Auto;
 }
 

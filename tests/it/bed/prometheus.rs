@@ -49,7 +49,10 @@ impl Prometheus {
     pub(crate) fn start_3() -> Self {
         let program = std::env::var_os("OUTHAUL_TEST_PROMETHEUS_3")
             .expect("OUTHAUL_TEST_PROMETHEUS_3 names a Prometheus 3.x; run tests/run, which fetches it");
-        let arguments = ["--enable-feature=metadata-wal-records", "--no-storage.tsdb.wal-compression"];
+        let arguments = [
+            "--enable-feature=metadata-wal-records,native-histograms,exemplar-storage",
+            "--no-storage.tsdb.wal-compression",
+        ];
         Self::of(program.into(), "global: {scrape_interval: 1h}\n", &arguments)
     }
 
