@@ -12,6 +12,8 @@ mod process;
 mod recording;
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::TcpListener;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -25,8 +27,9 @@ use recording::Recording;
 use tokio::runtime::Runtime;
 
 const MIB: u64 = 1 << 20;
-/// One for each time a backlog is read whole, because what is read is settled.
-const ENDPOINTS: [&str; 2] = ["cold", "warm"];
+/// One for each time a backlog is read whole, because what is read is settled, and one to whom it is only begun to be sent.
+const ENDPOINTS: [&str; 3] = ["cold", "warm", "sent"];
+const READERS: usize = 2;
 const LIMITS: Limits = Limits { instants_max: 10, samples_max: 100_000 };
 /// What a child process that only opens and reads a backlog is called with.
 const CHILD: &str = "--open-and-read";
@@ -225,7 +228,15 @@ impl Bench {
                 format!("{:.1?} ({} segments)", start.elapsed(), segments(folder.path()).1),
             );
             forget_cached(folder.path());
-            for (number, temperature) in ENDPOINTS.iter().enumerate() {
+            for temperature in ["cold", "warm"] {
+                let took = first_send(folder.path());
+                row(
+                    &format!("{name}, {temperature}: first request of `outhaul run`"),
+                    format!("{took:.1?} after its start"),
+                );
+            }
+            forget_cached(folder.path());
+            for (number, temperature) in ENDPOINTS[..READERS].iter().enumerate() {
                 let child = std::process::Command::new(std::env::current_exe().expect("this program has a path"))
                     .args([CHILD, &folder.path().to_string_lossy(), "--endpoint", &number.to_string()])
                     .output()
@@ -259,6 +270,45 @@ fn verify(path: &Path, cache: &str) {
     let per_gib = took * 1024.0 / mib(verdict.bytes);
     let damages = verdict.damages.len();
     row(&format!("BACKLOG: verify, {cache}"), format!("{took:.2} s, {per_gib:.2} s/GiB ({damages} damages)"));
+}
+
+/// From the start of the program itself to the end of the first request it sends. It is killed unanswered, so the backlog
+/// stays.
+fn first_send(path: &Path) -> Duration {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}/write", listener.local_addr().expect("an address"));
+    let config = tempfile::Builder::new().suffix(".yml").tempfile().expect("a file");
+    let text = format!(
+        "docker: off\nbuffer: {{path: {}, max_bytes: 4GiB}}\nweb: {{listen_address: \"127.0.0.1:0\"}}\n\
+         remote_write: [{{name: sent, url: \"{url}\"}}]\n",
+        path.display()
+    );
+    fs::write(config.path(), text).expect("writes");
+    let start = Instant::now();
+    let mut agent = std::process::Command::new(env!("CARGO_BIN_EXE_outhaul"))
+        .args(["run", "--config.file"])
+        .arg(config.path())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("the program starts");
+    let (stream, _) = listener.accept().expect("it connects");
+    let mut reader = BufReader::new(stream);
+    let mut body_bytes = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).expect("a line of the head");
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            body_bytes = value.trim().parse().expect("a length");
+        }
+        if line.trim().is_empty() {
+            break;
+        }
+    }
+    std::io::copy(&mut reader.take(body_bytes), &mut std::io::sink()).expect("the body");
+    let took = start.elapsed();
+    agent.kill().expect("it is there");
+    agent.wait().expect("it ends");
+    took
 }
 
 /// What a process does that finds a backlog.
