@@ -60,7 +60,7 @@ where
     let filter = Targets::new().with_default(others).with_target(OURS, log.level);
     let layer = match log.format {
         LogFormat::Logfmt => {
-            let format = CollapseRepeats::new(tracing_logfmt::EventsFormatter::default(), append_to_logfmt);
+            let format = CollapseRepeats::new(tracing_logfmt::EventsFormatter::default(), finish_logfmt);
             let fields = tracing_logfmt::FieldsFormatter::default();
             // A failure to write is not reported: the library would do so with `eprintln!`, which panics when nobody reads.
             let layer = tracing_subscriber::fmt::layer().log_internal_errors(false);
@@ -68,7 +68,7 @@ where
         }
         LogFormat::Json => {
             let events = tracing_subscriber::fmt::format().json().flatten_event(true);
-            let format = CollapseRepeats::new(events, append_to_json);
+            let format = CollapseRepeats::new(events, finish_json);
             let fields = tracing_subscriber::fmt::format::JsonFields::new();
             let layer = tracing_subscriber::fmt::layer().log_internal_errors(false);
             layer.event_format(format).fmt_fields(fields).with_writer(out).boxed()
@@ -80,14 +80,14 @@ where
 /// Formats as `inner` does, except that repeats are held back.
 struct CollapseRepeats<F> {
     inner: F,
-    /// Puts the number of repeats into a finished line.
-    append: fn(&mut String, u64),
+    /// Finishes a line: puts the number of repeats into it, where there are any.
+    finish: fn(&mut String, u64),
     repeats: Mutex<Repeats>,
 }
 
 impl<F> CollapseRepeats<F> {
-    fn new(inner: F, append: fn(&mut String, u64)) -> Self {
-        Self { inner, append, repeats: Mutex::default() }
+    fn new(inner: F, finish: fn(&mut String, u64)) -> Self {
+        Self { inner, finish, repeats: Mutex::default() }
     }
 }
 
@@ -98,34 +98,53 @@ where
     F: FormatEvent<S, N>,
 {
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        if *event.metadata().level() > Level::WARN {
-            return self.inner.format_event(context, out, event);
-        }
-        let mut repeats = self.repeats.lock().unwrap_or_else(PoisonError::into_inner);
-        let verdict = repeats.admit(Trouble::of(event), Instant::now());
-        drop(repeats);
-        match verdict {
-            // An event that is formatted as nothing is written as nothing.
-            Verdict::HoldBack => Ok(()),
-            Verdict::Say { repeated: 0 } => self.inner.format_event(context, out, event),
-            Verdict::Say { repeated } => {
-                let mut line = String::new();
-                self.inner.format_event(context, Writer::new(&mut line), event)?;
-                (self.append)(&mut line, repeated);
-                out.write_str(&line)
-            }
-        }
+        let verdict = if *event.metadata().level() > Level::WARN {
+            Verdict::Say { repeated: 0 }
+        } else {
+            let mut repeats = self.repeats.lock().unwrap_or_else(PoisonError::into_inner);
+            repeats.admit(Trouble::of(event), Instant::now())
+        };
+        // An event that is formatted as nothing is written as nothing.
+        let Verdict::Say { repeated } = verdict else { return Ok(()) };
+        let mut line = String::new();
+        self.inner.format_event(context, Writer::new(&mut line), event)?;
+        (self.finish)(&mut line, repeated);
+        out.write_str(&line)
     }
 }
 
-fn append_to_logfmt(line: &mut String, repeated: u64) {
+fn finish_logfmt(line: &mut String, repeated: u64) {
+    *line = without_escaped_apostrophes(line);
+    if repeated == 0 {
+        return;
+    }
     line.truncate(line.trim_end().len());
     line.push_str(" repeated=");
     line.push_str(&repeated.to_string());
     line.push('\n');
 }
 
-fn append_to_json(line: &mut String, repeated: u64) {
+/// The formatter escapes them, which within double quotes helps nobody.
+fn without_escaped_apostrophes(line: &str) -> String {
+    let mut out = String::with_capacity(line.len());
+    let mut chars = line.chars().peekable();
+    while let Some(char) = chars.next() {
+        if char == '\\' && chars.peek() == Some(&'\'') {
+            continue;
+        }
+        out.push(char);
+        if char == '\\' {
+            // What it escapes; it may be a backslash itself.
+            out.extend(chars.next());
+        }
+    }
+    out
+}
+
+fn finish_json(line: &mut String, repeated: u64) {
+    if repeated == 0 {
+        return;
+    }
     let object = line.trim_end().strip_suffix('}').unwrap_or_default().len();
     line.truncate(object);
     line.push_str(",\"repeated\":");
@@ -241,6 +260,8 @@ mod tests {
         assert!(text.starts_with("ts=") && text.ends_with('\n') && text.lines().count() == 1, "{text}");
         assert!(text.contains("level=warn target=outhaul::log::tests"), "{text}");
         assert!(text.contains(r#"endpoint="a b" status=503"#), "{text}");
+        let text = said(Level::INFO, LogFormat::Logfmt, || refused(r#"this host's "\'""#));
+        assert!(text.contains(r#"endpoint="this host's \"\\'\"" status=503"#), "{text}");
     }
 
     #[test]
@@ -315,10 +336,10 @@ mod tests {
     #[test]
     fn the_number_of_repeats_stands_in_the_line() {
         let mut line = "ts=1 a=b\n".to_owned();
-        append_to_logfmt(&mut line, 3);
+        finish_logfmt(&mut line, 3);
         assert_eq!(line, "ts=1 a=b repeated=3\n");
         let mut line = "{\"a\":{\"b\":1}}\n".to_owned();
-        append_to_json(&mut line, 3);
+        finish_json(&mut line, 3);
         assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap()["repeated"], 3);
         assert!(line.ends_with("}\n"));
     }

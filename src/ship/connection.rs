@@ -5,7 +5,7 @@
 //! that the other side had closed while it was idle is no failure. Never follows a redirect, never adds a credential but the
 //! proxy's own, never reads the environment.
 
-use std::error::Error as _;
+use std::error::Error;
 use std::net::SocketAddr;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -299,17 +299,24 @@ fn failure(error: reqwest::Error) -> Failure {
     Failure { kind, message: chain(&error) }
 }
 
+/// Words of the libraries that say no more than that there is a cause.
+const EMPTY_WORDS: [&str; 2] = ["error sending request", "client error ("];
+
 /// An error and its causes, each said once.
 fn chain(error: &reqwest::Error) -> String {
-    let mut message = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
+    let mut message = String::new();
+    let mut next: Option<&dyn Error> = Some(error);
+    while let Some(error) = next {
+        next = error.source();
         let text = error.to_string();
-        if !message.contains(&text) {
-            message.push_str(": ");
-            message.push_str(&text);
+        let is_empty = EMPTY_WORDS.iter().any(|words| text.starts_with(words)) && next.is_some();
+        if is_empty || message.contains(&text) {
+            continue;
         }
-        cause = error.source();
+        if !message.is_empty() {
+            message.push_str(": ");
+        }
+        message.push_str(&text);
     }
     log::one_line(&message, MESSAGE_CHARS_MAX)
 }

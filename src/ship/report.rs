@@ -75,14 +75,16 @@ impl Shipper {
     pub(super) fn note_failed(&mut self, exchange: &Exchange, outcome: Outcome, began: Timestamp, wait: Duration) {
         self.metrics.up.set(0.0);
         let (error, advice) = (outcome::describe(exchange), outcome::advice(exchange, self.endpoint.host()));
+        // To the millisecond, for people.
+        let shown = Duration::from_millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
         if outcome == Outcome::Held {
             tracing::warn!(
-                endpoint = %self.name, url = %self.url, %error, advice, ?wait,
+                endpoint = %self.name, url = %self.url, %error, advice, wait = ?shown,
                 "samples cannot be written as configured; they are kept"
             );
         } else {
             tracing::warn!(
-                endpoint = %self.name, url = %self.url, %error, advice, ?wait,
+                endpoint = %self.name, url = %self.url, %error, advice, wait = ?shown,
                 "remote-write failed; samples are kept and sent again"
             );
         }

@@ -170,9 +170,10 @@ fn holds(buffer: &Inspection, now: Timestamp) -> String {
     let newest = buffer.segments.iter().map(|segment| segment.instants.1).max().unwrap_or(at);
     let samples: u64 = buffer.segments.iter().map(|segment| segment.samples).sum();
     format!(
-        "{} samples in {} segments, positions {} to {}, {at} to {newest} ({}, the newest {})",
+        "{} samples in {} segment{}, positions {} to {}, {at} to {newest} ({}, the newest {})",
         count(samples),
         buffer.segments.len(),
+        if buffer.segments.len() == 1 { "" } else { "s" },
         first.positions.0,
         last.positions.1,
         duration(newest.since(at)),
