@@ -25,7 +25,7 @@ pub(crate) use nginx::{Nginx, Site};
 pub(crate) use process::Guarded;
 pub(crate) use prometheus::{Prometheus, PrometheusOptions, Raw};
 pub(crate) use pushgateway::Pushgateway;
-pub(crate) use recorder::Recorder;
+pub(crate) use recorder::{Mood, Recorder};
 pub(crate) use tinyproxy::Tinyproxy;
 pub(crate) use token_maker::{CLIENT, TokenMaker};
 pub(crate) use victoria_metrics::VictoriaMetrics;

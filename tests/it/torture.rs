@@ -28,6 +28,15 @@ impl Random {
         Self(seed)
     }
 
+    /// Other numbers, that follow from the same seed.
+    fn nth(self, number: u64) -> Self {
+        Self(self.0.wrapping_add(number << 40))
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        usize::try_from(self.between(0, end as u64 - 1)).unwrap()
+    }
+
     fn between(&mut self, low: u64, high: u64) -> u64 {
         // Xorshift (Marsaglia, 2003).
         self.0 ^= self.0 << 13;

@@ -15,8 +15,21 @@ use super::{Samples, eventually};
 pub(crate) struct Recorder {
     port: u16,
     record: Arc<Mutex<Record>>,
+    mood: Arc<Mutex<Mood>>,
     /// Dropped with the recorder, which ends its thread.
     _stop: oneshot::Sender<()>,
+}
+
+/// How a request is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Mood {
+    /// Takes it and says so.
+    #[default]
+    Well,
+    /// Does not take it, and says so.
+    Down,
+    /// Takes it, and says that it did not.
+    Forgetful,
 }
 
 #[derive(Default)]
@@ -34,7 +47,8 @@ impl Recorder {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         listener.set_nonblocking(true).unwrap();
-        let app = Router::new().fallback(take).with_state(Arc::clone(&record));
+        let mood = Arc::new(Mutex::new(Mood::Well));
+        let app = Router::new().fallback(take).with_state((Arc::clone(&record), Arc::clone(&mood)));
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
@@ -45,7 +59,12 @@ impl Recorder {
                 }
             });
         });
-        Self { port, record, _stop: stop }
+        Self { port, record, mood, _stop: stop }
+    }
+
+    /// How requests are answered from now on.
+    pub(crate) fn set_mood(&self, mood: Mood) {
+        *self.mood.lock().unwrap() = mood;
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -89,7 +108,13 @@ impl Recorder {
     }
 }
 
-async fn take(State(record): State<Arc<Mutex<Record>>>, body: Bytes) -> StatusCode {
+type Shared = (Arc<Mutex<Record>>, Arc<Mutex<Mood>>);
+
+async fn take(State((record, mood)): State<Shared>, body: Bytes) -> StatusCode {
+    let mood = *mood.lock().unwrap();
+    if mood == Mood::Down {
+        return StatusCode::SERVICE_UNAVAILABLE;
+    }
     let Ok(request) = v1::decode(&body, 32 << 20) else { return StatusCode::BAD_REQUEST };
     let mut record = record.lock().unwrap();
     for series in request.series {
@@ -107,5 +132,5 @@ async fn take(State(record): State<Arc<Mutex<Record>>>, body: Bytes) -> StatusCo
             }
         }
     }
-    StatusCode::NO_CONTENT
+    if mood == Mood::Forgetful { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::NO_CONTENT }
 }

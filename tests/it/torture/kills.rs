@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::driver::{self, LIFE, Orders, Said};
 use super::{Random, skip, times};
-use crate::bed::{Agent, Guarded, Recorder, eventually};
+use crate::bed::{Agent, Guarded, Mood, Recorder, eventually};
 
 /// Samples in each record of these tests.
 const SAMPLES: u64 = 4;
@@ -135,10 +135,23 @@ fn a_process_killed_again_and_again_under_load_delivers_everything_it_acknowledg
     );
 }
 
+/// Agents that are killed side by side, each with a buffer and receivers of its own: most of a life is waiting for a tick.
+const AGENTS: usize = 4;
+
 #[test]
 fn the_real_agent_killed_again_and_again_delivers_every_tick_of_what_it_sampled() {
-    let recorder = Recorder::start();
-    let witness = Recorder::start();
+    let lives = times(1, 250);
+    std::thread::scope(|scope| {
+        for number in 0..AGENTS as u64 {
+            scope.spawn(move || killed_and_complete(lives, Random::new().nth(number)));
+        }
+    });
+    eprintln!("{} kills of the agent: every sample of every tick is at both receivers", AGENTS * lives);
+}
+
+/// One agent that is killed so often, with one receiver that is always well, and one that is so only now and then.
+fn killed_and_complete(lives: usize, mut random: Random) {
+    let (recorder, witness) = (Recorder::start(), Recorder::start());
     let mut agent = Agent::start(&format!(
         "global: {{scrape_interval: 1s, external_labels: {{instance: it}}}}\n\
          remote_write:\n  \
@@ -147,26 +160,32 @@ fn the_real_agent_killed_again_and_again_delivers_every_tick_of_what_it_sampled(
         recorder.write_url(),
         witness.write_url(),
     ));
-    let mut random = Random::new();
-    for life in 1..=times(4, 1000) {
-        let before = recorder.ticks().len();
-        eventually("it samples", || recorder.ticks().len() > before);
+    for _ in 0..lives {
+        let before = witness.ticks().len();
+        eventually("it samples", || witness.ticks().len() > before);
+        recorder.set_mood([Mood::Well, Mood::Down, Mood::Forgetful][random.below(3)]);
         std::thread::sleep(Duration::from_millis(random.between(1, 1000)));
         agent.kill9();
+        recorder.set_mood([Mood::Well, Mood::Down, Mood::Forgetful][random.below(3)]);
         agent.start_again();
-        eprintln!("kill {life}");
     }
-    recorder.wait_for_ticks(recorder.ticks().len() + 2);
+    recorder.set_mood(Mood::Well);
+    witness.wait_for_ticks(witness.ticks().len() + 2);
     agent.wait_until_ready();
     for endpoint in ["e", "w"] {
-        // Read in several requests, between which it samples.
+        // Both sides are of one look at the page: whatever was appended has had its fate, or waits.
         eventually("the ledger balances", || {
             let (appended, accounted) = agent.ledger(endpoint);
             (appended - accounted).abs() < 0.5
         });
+        for fate in ["refused", "expired", "evicted", "corrupt"] {
+            let lost = agent.metric("outhaul_ledger_samples_total", &[("remote_name", endpoint), ("fate", fate)]);
+            assert!(lost.is_none_or(|lost| lost == 0.0), "{fate} of {endpoint}: {lost:?}");
+        }
     }
     agent.terminate();
     assert_eq!(recorder.contradictions(), Vec::<String>::new());
+    assert_eq!(witness.contradictions(), Vec::<String>::new());
     // Each endpoint has a cursor of its own: whatever one has, was appended, so the other has it too.
     assert_eq!(recorder.samples(), witness.samples());
 }
