@@ -50,12 +50,13 @@ impl LoopDisk {
         run(Command::new("perl").arg("-e").arg(code).arg(self.at.path()))
     }
 
-    /// The power is back. What is mounted is a copy of what lies on the disk: where another mount namespace was made
-    /// meanwhile, the file system that was shut down lives on there, and the kernel would give us that one again.
+    /// The power is back, or somebody has seen to a disk that failed. What is mounted is a copy of what lies on the disk: where
+    /// another mount namespace was made meanwhile, or somebody has a file open, the file system that was shut down lives on
+    /// there, and the kernel would give us that one again.
     pub(super) fn mount_again(&mut self) -> Result<(), String> {
         let copy = tempfile::NamedTempFile::new().unwrap();
         run(Command::new("cp").arg("--sparse=always").arg(self.image.path()).arg(copy.path()))?;
-        run(Command::new("umount").arg(self.at.path()))?;
+        run(Command::new("umount").arg("-l").arg(self.at.path()))?;
         self.image = copy;
         self.mount()
     }
