@@ -11,6 +11,7 @@ mod buffer;
 mod commands;
 mod containers;
 mod decoder;
+mod mixin;
 mod outage;
 mod pushgateway;
 mod relabel;

@@ -120,7 +120,7 @@ impl Prometheus {
     }
 
     /// The answer to an instant query: labels and the `value` or `values` member of each series.
-    fn query(&self, expression: &str) -> Vec<(BTreeMap<String, String>, Value)> {
+    pub(crate) fn query(&self, expression: &str) -> Vec<(BTreeMap<String, String>, Value)> {
         let Some(body) = get(&self.url(&format!("/api/v1/query?query={}", encoded(expression)))) else {
             return Vec::new();
         };

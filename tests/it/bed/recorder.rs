@@ -30,6 +30,8 @@ pub(crate) enum Mood {
     Down,
     /// Takes it, and says that it did not.
     Forgetful,
+    /// Will never take it.
+    Refusing,
 }
 
 #[derive(Default)]
@@ -112,8 +114,10 @@ type Shared = (Arc<Mutex<Record>>, Arc<Mutex<Mood>>);
 
 async fn take(State((record, mood)): State<Shared>, body: Bytes) -> StatusCode {
     let mood = *mood.lock().unwrap();
-    if mood == Mood::Down {
-        return StatusCode::SERVICE_UNAVAILABLE;
+    match mood {
+        Mood::Down => return StatusCode::SERVICE_UNAVAILABLE,
+        Mood::Refusing => return StatusCode::BAD_REQUEST,
+        Mood::Well | Mood::Forgetful => {}
     }
     let Ok(request) = v1::decode(&body, 32 << 20) else { return StatusCode::BAD_REQUEST };
     let mut record = record.lock().unwrap();
