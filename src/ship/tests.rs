@@ -373,6 +373,24 @@ async fn requests_shrink_until_the_receiver_takes_them_and_stay_small() {
 }
 
 #[tokio::test]
+async fn the_size_that_a_receiver_takes_is_known_after_a_restart() {
+    let small =
+        |seen: &Seen| if decoded(seen).series.len() > 10 { status("413 Payload Too Large") } else { no_content() };
+    let rig = Rig::start_with(Server::start(small).await, |_| {}, vec![snapshot(64)]).await;
+    rig.settled().await;
+    let Rig { buffer, _directory: directory, trigger, task, .. } = rig;
+    trigger.advance(Phase::Draining);
+    task.await.unwrap();
+    fill(&buffer, vec![snapshot_at(NOW.plus(Duration::from_secs(1)), 64)]).await;
+    buffer.close().await;
+    let mut rig = Rig::start_on(Server::start(small).await, |_| {}, directory);
+    for _ in 0..8 {
+        assert_eq!(decoded(&rig.server.next().await).series.len(), 8, "no request is too large any more");
+    }
+    assert_eq!(rig.stop().await, delivered(128));
+}
+
+#[tokio::test]
 async fn a_single_sample_that_is_too_large_costs_only_itself() {
     let server = Server::start(|seen| {
         let poisoned = decoded(seen).series.iter().any(|series| series.labels.get("ordinal") == Some("5"));
