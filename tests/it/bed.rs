@@ -5,6 +5,7 @@
 mod agent;
 mod certificates;
 mod engine;
+mod microsocks;
 mod nginx;
 mod process;
 mod prometheus;
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 pub(crate) use agent::{Agent, outhaul};
 pub(crate) use certificates::Authority;
 pub(crate) use engine::{Engine, Event};
+pub(crate) use microsocks::Microsocks;
 pub(crate) use nginx::{Nginx, Site};
 pub(crate) use process::Guarded;
 pub(crate) use prometheus::{Prometheus, PrometheusOptions, Raw};

@@ -1,9 +1,12 @@
-//! Through a real forward proxy, and past a guard that wants a token.
+//! Through real proxies of each kind, and past a guard that wants a token.
 
 use std::fs;
 
 use super::{Stage, assert_same, endpoint, of_way};
-use crate::bed::{Authority, CLIENT, Nginx, Prometheus, PrometheusOptions, Site, Tinyproxy, TokenMaker, eventually};
+use crate::bed::{
+    Authority, CLIENT, Microsocks, Nginx, Prometheus, PrometheusOptions, Site, Tinyproxy, TokenMaker, eventually,
+    outhaul,
+};
 
 #[test]
 fn a_forward_proxy_is_asked_for_http_and_tunnels_https() {
@@ -51,6 +54,50 @@ fn a_forward_proxy_is_asked_for_http_and_tunnels_https() {
     // The proxy writes its name into what it can read.
     assert!(requests.iter().any(|line| line.contains("the-wall")), "{requests:#?}");
     assert!(requests.iter().any(|line| !line.contains("the-wall")), "{requests:#?}");
+}
+
+#[test]
+fn a_socks_proxy_carries_everything() {
+    let prometheus = Prometheus::start(PrometheusOptions::default());
+    let proxy = Microsocks::start();
+    let by = format!(", proxy_url: \"{}\"", proxy.url());
+    let mut stage = Stage::start("1s", &[endpoint("socks", &prometheus.write_url(), &by)]);
+    stage.recorder.wait_for_ticks(3);
+    stage.wait_until_drained(&prometheus, &["socks"]);
+    stage.assert_balanced(&["socks"]);
+    stage.agent.terminate();
+    assert_same("socks", &stage.recorder.samples(), &of_way(&prometheus.all_samples(), "socks"));
+    let connected = format!("connected to 127.0.0.1:{}", prometheus.port());
+    assert!(proxy.log().contains(&connected), "{}", proxy.log());
+}
+
+#[test]
+fn a_proxy_of_the_environment_is_used_where_it_is_asked_for_and_not_for_its_exceptions() {
+    let prometheus = Prometheus::start(PrometheusOptions::default());
+    let site = Site::new();
+    // To a proxy the whole URL is said, of which nginx takes the host as it takes that of a header.
+    let rules =
+        format!("server_name receiver.test; location / {{ proxy_pass http://127.0.0.1:{}; }}", prometheus.port());
+    let nginx = Nginx::start(&site.plain(&rules), site.port);
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("outhaul.yml");
+    let endpoint = "url: \"http://receiver.test/api/v1/write\"";
+    for (more, no_proxy, arrives) in [
+        (", proxy_from_environment: true", "other.test", true),
+        (", proxy_from_environment: true", "other.test, receiver.test", false),
+        ("", "", false),
+    ] {
+        std::fs::write(&file, format!("docker: off\nremote_write: [{{{endpoint}{more}}}]\n")).unwrap();
+        let mut once = outhaul();
+        once.args(["once", "--config.file"]).arg(&file).env("OUTHAUL_BUFFER_PATH", directory.path().join("buffer"));
+        let output = once.env("HTTP_PROXY", site.url("")).env("NO_PROXY", no_proxy).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.success(), arrives, "{more} with {no_proxy:?}: {said}");
+        assert!(arrives || said.contains("dns error"), "{said}");
+    }
+    let requests = nginx.requests();
+    assert!(!requests.is_empty() && requests.iter().all(|line| line.starts_with("POST /api/v1/write")), "{requests:?}");
+    assert!(!prometheus.all_samples().is_empty());
 }
 
 #[test]
