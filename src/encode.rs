@@ -11,6 +11,7 @@ mod encoder;
 mod histogram;
 pub mod open_metrics;
 mod points;
+mod snappy;
 pub mod text;
 pub mod v1;
 mod v2;

@@ -6,6 +6,8 @@ use std::io::Read;
 
 use bytes::Bytes;
 
+use super::snappy::{self, Snappy};
+
 /// What a body is packed with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Compression {
@@ -45,51 +47,47 @@ const KEPT_BYTES_MAX: usize = 1 << 20;
 
 /// Packs bodies; keeps its working memory from one to the next.
 pub(super) struct Packer {
-    snappy: snap::raw::Encoder,
+    snappy: Snappy,
     zstd: Option<zstd::bulk::Compressor<'static>>,
     packed: Vec<u8>,
 }
 
 impl Packer {
     pub(super) fn new() -> Self {
-        Self { snappy: snap::raw::Encoder::new(), zstd: None, packed: Vec::new() }
+        Self { snappy: Snappy::new(), zstd: None, packed: Vec::new() }
     }
 
     /// `message`, packed.
     pub(super) fn pack(&mut self, message: &[u8], compression: Compression) -> Bytes {
-        let len = match compression {
+        self.packed.clear();
+        let packed = match compression {
             Compression::Snappy => self.snappy(message),
             Compression::Zstd => self.zstd(message),
         };
         // Either fails only from 4 GiB on, which `max_samples_per_send` keeps out of reach.
-        let len =
-            len.unwrap_or_else(|error| panic!("BUG: a request of {} bytes cannot be packed: {error}", message.len()));
+        packed.unwrap_or_else(|error| panic!("BUG: a request of {} bytes cannot be packed: {error}", message.len()));
         // A copy, because the buffer is larger than what is in it and the body may be kept for a long time.
-        let bytes = Bytes::copy_from_slice(&self.packed[..len]);
-        if self.packed.len() > KEPT_BYTES_MAX {
-            self.packed = Vec::new();
-        }
+        let bytes = Bytes::copy_from_slice(&self.packed);
+        self.packed.clear();
+        self.packed.shrink_to(KEPT_BYTES_MAX);
         bytes
     }
 
-    fn snappy(&mut self, message: &[u8]) -> Result<usize, std::io::Error> {
-        self.make_room(snap::raw::max_compress_len(message.len()));
-        Ok(self.snappy.compress(message, &mut self.packed)?)
+    fn snappy(&mut self, message: &[u8]) -> std::io::Result<()> {
+        // Once, rather than whenever it is full.
+        self.packed.reserve(snappy::max_packed_len(message.len()));
+        self.snappy.pack(message, &mut self.packed).map_err(std::io::Error::other)
     }
 
-    fn zstd(&mut self, message: &[u8]) -> Result<usize, std::io::Error> {
-        self.make_room(zstd::zstd_safe::compress_bound(message.len()));
+    fn zstd(&mut self, message: &[u8]) -> std::io::Result<()> {
+        self.packed.resize(zstd::zstd_safe::compress_bound(message.len()), 0);
         let zstd = match &mut self.zstd {
             Some(zstd) => zstd,
             none => none.insert(zstd::bulk::Compressor::new(ZSTD_LEVEL)?),
         };
-        zstd.compress_to_buffer(message, self.packed.as_mut_slice())
-    }
-
-    fn make_room(&mut self, len: usize) {
-        if self.packed.len() < len {
-            self.packed.resize(len, 0);
-        }
+        let len = zstd.compress_to_buffer(message, self.packed.as_mut_slice())?;
+        self.packed.truncate(len);
+        Ok(())
     }
 }
 
