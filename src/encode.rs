@@ -13,7 +13,7 @@ pub mod open_metrics;
 mod points;
 mod snappy;
 pub mod text;
-pub mod v1;
+mod v1;
 mod v2;
 mod wire;
 
@@ -160,6 +160,17 @@ pub struct Body {
     pub unwanted: Tally,
     /// Exemplars whose series has neither sample nor histogram in the body.
     pub unattached: usize,
+}
+
+/// A request body of types and help texts, and what is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetadataBody {
+    /// Compressed, ready to send. Empty message where everything was left out.
+    pub bytes: Bytes,
+    /// Families in it.
+    pub entries: usize,
+    /// Families left out because remote-write 1.0 cannot carry their names.
+    pub unsendable: usize,
 }
 
 /// How much of what.

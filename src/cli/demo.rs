@@ -20,7 +20,7 @@ use super::signals::StopSignals;
 use super::{Exit, block_on, complain, ended, say};
 use crate::agent::{Agent, Watches};
 use crate::config::{self, Config, Environment};
-use crate::encode::v1::Decoded;
+use crate::encode::Decoded;
 use crate::receive::{self, Line};
 use crate::source::docker;
 use terminal::{Key, Screen};

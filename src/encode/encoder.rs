@@ -12,7 +12,7 @@ use super::compress::Packer;
 pub use super::dictionary::Relabel;
 use super::dictionary::{Becomes, Dictionary, number};
 use super::points::{Chain, Ends, Kind, Links};
-use super::{Body, Compression, Format, Message, Part, Tally, v1, v2};
+use super::{Body, Compression, Format, Message, MetadataBody, Part, Tally, v1, v2};
 use crate::model::{Exemplar, Labels, Metadata, Series, Timestamp};
 
 /// How much of a message's memory is kept for the next one.
@@ -103,14 +103,14 @@ impl Encoder {
 
     /// A request that carries types and help texts only, as Prometheus sends them with remote-write 1.0: apart from samples.
     ///
-    /// Gives the body with how many families are in it and how many have a name that 1.0 forbids.
+    /// 1.0 forbids some names; families that have one are left out and counted.
     pub fn metadata<'a>(
         &mut self,
         families: impl IntoIterator<Item = &'a Metadata>,
         compression: Compression,
-    ) -> v1::Body {
+    ) -> MetadataBody {
         let (message, entries, unsendable) = v1::metadata_message(families);
-        v1::Body { bytes: self.packer.pack(&message, compression), entries, unsendable }
+        MetadataBody { bytes: self.packer.pack(&message, compression), entries, unsendable }
     }
 
     fn begin(&mut self) {

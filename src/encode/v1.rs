@@ -1,37 +1,22 @@
-//! Remote-write 1.0 bodies: protobuf `prometheus.WriteRequest` in a snappy block.
+//! Remote-write 1.0 messages: protobuf `prometheus.WriteRequest`.
 //!
 //! Invariants: labels are sorted, unique and non-empty; a series stands once in a body, its samples oldest first; values
-//! are the bits they were taken with, because a stale marker is a signalling NaN. [`decode`] never panics, whatever it is
-//! given, and allocates nothing for a length that only the sender claims.
+//! are the bits they were taken with, because a stale marker is a signalling NaN.
 //!
 //! The writer lays out the message itself from prost's primitives: the generated structs would copy every label of every
-//! series into strings of their own, which costs more than all the rest. [`decode`] goes through the generated structs,
-//! so each proves the other.
+//! series into strings of their own, which costs more than all the rest. [`super::decode()`] goes through the generated
+//! structs, so each proves the other.
 
-use bytes::Bytes;
 use prost::Message;
 
-use super::compress::Packer;
 use super::dictionary::{Dictionary, Identity};
+use super::histogram;
 use super::points::{Chain, Kind, Point};
 use super::wire::{
     delimited_len, fixed64_len, int64, varint_len, write_delimited, write_fixed64, write_text, write_varint,
 };
-use super::{Compression, Encoder, Format, Part, histogram};
-pub use super::{DecodeError, Decoded, DecodedSeries};
 use crate::model::{Exemplar, Label, Labels, Metadata, NativeHistogram, Value, is_label_name, is_metric_name};
 use crate::proto;
-
-/// A request body and what is in it.
-#[derive(Clone, Debug)]
-pub struct Body {
-    /// Compressed, ready to send. Empty message where everything was left out.
-    pub bytes: Bytes,
-    /// How many samples, or families in a metadata request.
-    pub entries: usize,
-    /// How many samples or families were left out because remote-write 1.0 cannot carry their names.
-    pub unsendable: usize,
-}
 
 /// The field numbers of `proto/remote_write_v1.proto`.
 mod field {
@@ -46,18 +31,6 @@ mod field {
     pub(super) const SAMPLE_TIMESTAMP: u32 = 2;
     pub(super) const EXEMPLAR_VALUE: u32 = 2;
     pub(super) const EXEMPLAR_TIMESTAMP: u32 = 3;
-}
-
-/// The request that carries `parts`, made by an [`Encoder`] that lives for one request.
-pub fn write_request<'a>(parts: impl IntoIterator<Item = Part<'a>>, external_labels: &Labels) -> Body {
-    let parts: Vec<Part> = parts.into_iter().collect();
-    let format = Format::new(super::Message::V1, Compression::Snappy);
-    let body = Encoder::new(external_labels.clone(), None).encode(&parts, format);
-    Body {
-        bytes: body.bytes,
-        entries: body.sent.samples,
-        unsendable: body.unsendable.samples + body.duplicates.samples,
-    }
 }
 
 /// A label as a field of a `TimeSeries`; of an exemplar too, whose field has the same number.
@@ -126,13 +99,7 @@ pub(super) fn is_exemplar_portable(labels: &Labels) -> bool {
     labels.iter().all(|label| is_label_name(&label.name))
 }
 
-/// A request that carries types and help texts only, as Prometheus sends them with remote-write 1.0: apart from samples.
-pub fn metadata_request<'a>(families: impl IntoIterator<Item = &'a Metadata>) -> Body {
-    let (message, entries, unsendable) = metadata_message(families);
-    Body { bytes: Packer::new().pack(&message, Compression::Snappy), entries, unsendable }
-}
-
-/// The same before compression, with how many families are in it and how many are left out.
+/// A request that carries types and help texts only, with how many families are in it and how many are left out.
 pub(super) fn metadata_message<'a>(families: impl IntoIterator<Item = &'a Metadata>) -> (Vec<u8>, usize, usize) {
     let mut request = proto::WriteRequest::default();
     let mut unsendable = 0;
@@ -151,23 +118,17 @@ pub(super) fn metadata_message<'a>(families: impl IntoIterator<Item = &'a Metada
     (request.encode_to_vec(), request.metadata.len(), unsendable)
 }
 
-/// Reads a snappy body that anybody may have sent; see [`super::decode()`].
-///
-/// # Errors
-/// When the body is too large, is not what it should be, or breaks the rules for labels.
-pub fn decode(body: &[u8], max_message_bytes: usize) -> Result<Decoded, DecodeError> {
-    super::decode(body, super::Message::V1, Compression::Snappy, max_message_bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use std::borrow::Cow;
     use std::sync::Arc;
 
+    use bytes::Bytes;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::encode::UnpackError;
+    use crate::encode::compress::Packer;
+    use crate::encode::{Body, Compression, DecodeError, Decoded, Encoder, Format, Part, UnpackError};
     use crate::model::{LabelError, MetricKind, Sample, Series, Snapshot, Timestamp};
 
     const MESSAGE_BYTES_MAX: usize = 1 << 20;
@@ -185,6 +146,16 @@ mod tests {
         Snapshot::new(Timestamp::from_millis(at), samples.collect())
     }
 
+    fn encode<'a>(parts: impl IntoIterator<Item = Part<'a>>, external_labels: &Labels) -> Body {
+        let parts: Vec<Part> = parts.into_iter().collect();
+        let format = Format::new(crate::encode::Message::V1, Compression::Snappy);
+        Encoder::new(external_labels.clone(), None).encode(&parts, format)
+    }
+
+    fn decode(body: &[u8]) -> Result<Decoded, DecodeError> {
+        crate::encode::decode(body, crate::encode::Message::V1, Compression::Snappy, MESSAGE_BYTES_MAX)
+    }
+
     fn compress(message: &[u8]) -> Bytes {
         Packer::new().pack(message, Compression::Snappy)
     }
@@ -196,7 +167,7 @@ mod tests {
     #[test]
     fn a_body_is_byte_for_byte_what_the_specification_draws() {
         let up = series(&[("__name__", "up"), ("a", "b")]);
-        let body = write_request([Part::from(&snapshot(1, &[(&up, Value::STALE)]))], &Labels::empty());
+        let body = encode([Part::from(&snapshot(1, &[(&up, Value::STALE)]))], &Labels::empty());
         let golden: &[&[u8]] = &[
             &[0x0a, 37],                                                // WriteRequest.timeseries, 37 bytes
             &[0x0a, 14],                                                // TimeSeries.labels
@@ -216,7 +187,7 @@ mod tests {
         let values = [0.0, -0.0, 1.5, f64::NAN, f64::INFINITY];
         for (at, value) in [-1, 0, 1, 1_795_226_444_035, i64::MIN].into_iter().zip(values) {
             let snapshot = snapshot(at, &[(&up, Value::new(value)), (&down, Value::STALE)]);
-            let body = write_request([Part::from(&snapshot)], &Labels::empty());
+            let body = encode([Part::from(&snapshot)], &Labels::empty());
             let parsed = proto::WriteRequest::decode(message(&body).as_slice()).unwrap();
             assert_eq!(parsed.encode_to_vec(), message(&body));
         }
@@ -229,9 +200,9 @@ mod tests {
         let first = snapshot(1, &[(&a, Value::new(1.0))]);
         let second = snapshot(2, &[(&b, Value::new(2.0)), (&same_as_a, Value::new(3.0))]);
         let third = snapshot(3, &[(&b, Value::new(4.0))]);
-        let body = write_request([&first, &second, &third].map(Part::from), &Labels::empty());
-        assert_eq!(body.entries, 4);
-        let decoded = decode(&body.bytes, MESSAGE_BYTES_MAX).unwrap();
+        let body = encode([&first, &second, &third].map(Part::from), &Labels::empty());
+        assert_eq!(body.sent.samples, 4);
+        let decoded = decode(&body.bytes).unwrap();
         let points = |pairs: &[(i64, f64)]| -> Vec<(Timestamp, Value)> {
             pairs.iter().map(|(at, value)| (Timestamp::from_millis(*at), Value::new(*value))).collect()
         };
@@ -244,8 +215,8 @@ mod tests {
     fn external_labels_fill_gaps_and_stay_sorted() {
         let up = series(&[("__name__", "up"), ("site", "own")]);
         let external = labels(&[("Region", "eu"), ("site", "external"), ("zone", "z")]);
-        let body = write_request([Part::from(&snapshot(1, &[(&up, Value::new(1.0))]))], &external);
-        let decoded = decode(&body.bytes, MESSAGE_BYTES_MAX).unwrap();
+        let body = encode([Part::from(&snapshot(1, &[(&up, Value::new(1.0))]))], &external);
+        let decoded = decode(&body.bytes).unwrap();
         let expected = labels(&[("Region", "eu"), ("__name__", "up"), ("site", "own"), ("zone", "z")]);
         assert_eq!(decoded.series[0].labels, expected);
     }
@@ -259,9 +230,9 @@ mod tests {
             series(&[("__name__", "up"), ("com.docker", "x")]),
         ];
         let samples: Vec<(&Arc<Series>, Value)> = bad.iter().chain([&good]).map(|s| (s, Value::new(1.0))).collect();
-        let body = write_request([Part::from(&snapshot(1, &samples))], &Labels::empty());
-        assert_eq!((body.entries, body.unsendable), (1, 3));
-        assert_eq!(decode(&body.bytes, MESSAGE_BYTES_MAX).unwrap().series[0].labels, *good.labels());
+        let body = encode([Part::from(&snapshot(1, &samples))], &Labels::empty());
+        assert_eq!((body.sent.samples, body.unsendable.samples), (1, 3));
+        assert_eq!(decode(&body.bytes).unwrap().series[0].labels, *good.labels());
     }
 
     #[test]
@@ -269,16 +240,16 @@ mod tests {
         let mut families =
             vec![Metadata::of("up", MetricKind::Gauge, "is it up"), Metadata::of("a.b", MetricKind::Counter, "")];
         families[0].unit = Cow::Borrowed("seconds");
-        let body = metadata_request(&families);
+        let body = Encoder::new(Labels::empty(), None).metadata(&families, Compression::Snappy);
         assert_eq!((body.entries, body.unsendable), (1, 1));
-        let decoded = decode(&body.bytes, MESSAGE_BYTES_MAX).unwrap();
+        let decoded = decode(&body.bytes).unwrap();
         assert_eq!(decoded, Decoded { series: Vec::new(), metadata: vec![families[0].clone()] });
     }
 
     #[test]
     fn a_claimed_size_is_checked_before_it_is_believed() {
         let four_gib = [0xff, 0xff, 0xff, 0xff, 0x0f];
-        assert!(matches!(decode(&four_gib, MESSAGE_BYTES_MAX), Err(DecodeError::Unpack(UnpackError::TooLarge { .. }))));
+        assert!(matches!(decode(&four_gib), Err(DecodeError::Unpack(UnpackError::TooLarge { .. }))));
     }
 
     #[test]
@@ -287,23 +258,23 @@ mod tests {
         let series = proto::TimeSeries { labels: vec![label("b"), label("a")], ..proto::TimeSeries::default() };
         let request = proto::WriteRequest { timeseries: vec![series], metadata: Vec::new() };
         let body = compress(&request.encode_to_vec());
-        assert!(matches!(decode(&body, MESSAGE_BYTES_MAX), Err(DecodeError::Labels(LabelError::Unsorted(_)))));
+        assert!(matches!(decode(&body), Err(DecodeError::Labels(LabelError::Unsorted(_)))));
     }
 
     proptest! {
         #[test]
         fn decoding_never_panics(body in proptest::collection::vec(any::<u8>(), 0..512)) {
-            drop(decode(&body, MESSAGE_BYTES_MAX));
-            drop(decode(&compress(&body), MESSAGE_BYTES_MAX));
+            drop(decode(&body));
+            drop(decode(&compress(&body)));
         }
 
         #[test]
         fn decoding_a_damaged_body_never_panics(at in 0usize..200, flip in 1u8..) {
             let up = series(&[("__name__", "up"), ("job", "x")]);
-            let mut raw = message(&write_request([Part::from(&snapshot(7, &[(&up, Value::STALE)]))], &Labels::empty()));
+            let mut raw = message(&encode([Part::from(&snapshot(7, &[(&up, Value::STALE)]))], &Labels::empty()));
             let at = at % raw.len();
             raw[at] ^= flip;
-            drop(decode(&compress(&raw), MESSAGE_BYTES_MAX));
+            drop(decode(&compress(&raw)));
         }
 
         #[test]
@@ -317,9 +288,9 @@ mod tests {
             let samples: Vec<(&Arc<Series>, Value)> =
                 all.iter().zip(&values).map(|(series, (_, bits))| (series, Value::from_bits(*bits))).collect();
             let sent = snapshot(at, &samples);
-            let body = write_request([Part::from(&sent)], &Labels::empty());
-            let decoded = decode(&body.bytes, MESSAGE_BYTES_MAX).unwrap();
-            prop_assert_eq!(body.entries, values.len());
+            let body = encode([Part::from(&sent)], &Labels::empty());
+            let decoded = decode(&body.bytes).unwrap();
+            prop_assert_eq!(body.sent.samples, values.len());
             for (sample, got) in sent.samples.iter().zip(&decoded.series) {
                 prop_assert_eq!(sample.series.labels(), &got.labels);
                 prop_assert_eq!(&got.samples, &vec![(sent.at, sample.value)]);

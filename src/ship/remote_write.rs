@@ -30,19 +30,14 @@ pub(super) struct Envelope {
 
 impl Envelope {
     fn headers(&self) -> HeaderMap {
-        // No space before `proto`: receivers compare the parameter's name without trimming it.
-        let (content_type, version) = match self.message {
-            Message::V1 => ("application/x-protobuf", "0.1.0"),
-            Message::V2 => ("application/x-protobuf;proto=io.prometheus.write.v2.Request", "2.0.0"),
-        };
-        let (encoding, version) = match self.compression {
-            Compression::Snappy => ("snappy", (VERSION, version)),
-            Compression::Zstd => ("zstd", (VM_VERSION, "1")),
+        let (name, version) = match self.compression {
+            Compression::Snappy => (VERSION, self.message.version()),
+            Compression::Zstd => (VM_VERSION, "1"),
         };
         let mut headers = HeaderMap::from_iter([
-            (version.0, HeaderValue::from_static(version.1)),
-            (CONTENT_ENCODING, HeaderValue::from_static(encoding)),
-            (CONTENT_TYPE, HeaderValue::from_static(content_type)),
+            (name, HeaderValue::from_static(version)),
+            (CONTENT_ENCODING, HeaderValue::from_static(self.compression.content_encoding())),
+            (CONTENT_TYPE, HeaderValue::from_static(self.message.content_type())),
         ]);
         if self.attempt > 0 {
             headers.insert(RETRY_ATTEMPT, self.attempt.into());

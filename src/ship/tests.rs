@@ -14,7 +14,7 @@ use super::*;
 use crate::buffer::{Buffer, EndpointId, Ledger, Options, SyncPolicy};
 use crate::clock::Clock;
 use crate::config::{self, Auth, PushgatewayMode, Queue, RemoteWrite, Secret, SecretSource, SendMetadata};
-use crate::encode::v1::{self, Decoded};
+use crate::encode::{self, Compression, Decoded, Message};
 use crate::model::{Labels, Metadata, MetricKind, Sample, Series, Snapshot, Timestamp, Value};
 use crate::shutdown::{self, Phase, Trigger};
 use crate::telemetry::Registry;
@@ -187,7 +187,7 @@ fn snapshot(samples: usize) -> Snapshot {
 }
 
 fn decoded(seen: &Seen) -> Decoded {
-    v1::decode(&seen.body, 1 << 20).unwrap()
+    encode::decode(&seen.body, Message::V1, Compression::Snappy, 1 << 20).unwrap()
 }
 
 fn delivered(samples: u64) -> Ledger {

@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
-use outhaul::encode::v1;
+use outhaul::encode::{self, Compression, Message};
 use tokio::sync::oneshot;
 
 use super::{Samples, eventually};
@@ -119,7 +119,9 @@ async fn take(State((record, mood)): State<Shared>, body: Bytes) -> StatusCode {
         Mood::Refusing => return StatusCode::BAD_REQUEST,
         Mood::Well | Mood::Forgetful => {}
     }
-    let Ok(request) = v1::decode(&body, 32 << 20) else { return StatusCode::BAD_REQUEST };
+    let Ok(request) = encode::decode(&body, Message::V1, Compression::Snappy, 32 << 20) else {
+        return StatusCode::BAD_REQUEST;
+    };
     let mut record = record.lock().unwrap();
     for series in request.series {
         let labels = series.labels.iter().map(|label| (label.name.to_string(), label.value.to_string())).collect();

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use outhaul::encode::v1::Decoded;
+use outhaul::encode::Decoded;
 use outhaul::receive::{self, Line};
 use tokio::sync::{mpsc, oneshot};
 
