@@ -1,18 +1,34 @@
-//! What a remote-write body costs: time to make it, and bytes on the wire.
+//! What a remote-write body costs: time to make it, time of that to pack it, bytes on the wire and allocations, and what
+//! the `snap` crate takes and makes of the same message.
 //!
-//! Series are labelled as outhaul labels containers' (15 families), three in ten values change from one instant to the
-//! next, and a request holds at most [`REQUEST_SAMPLES`]. Prints a table; `one-shot` is how 1.0 was written before there
-//! was an encoder, in the same run on the same samples.
+//! Prints three tables. Made-up series are labelled as outhaul labels containers' (15 families) and three in ten values
+//! change from one instant to the next; one instant in a request is the live shape, thirty are a backlog's. The recorded
+//! run of 100 containers (`data/`) is sent in requests of several shapes. The last table is content that packs badly.
+//! `one-shot` is how 1.0 was written before there was an encoder. `--quick` leaves the large ones out.
+
+#[path = "encode/one_shot.rs"]
+mod one_shot;
+#[path = "buffer/recording.rs"]
+mod recording;
 
 use std::collections::HashMap;
 use std::hint::black_box;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use outhaul::encode::{Compression, Encoder, Format, Message, Part};
-use outhaul::model::{Labels, Metadata, MetricKind, Sample, Series, Target, Timestamp, Value};
+use outhaul::encode::{Compression, Encoder, Format, Message, Packer, Part};
+use outhaul::model::{Labels, Metadata, MetricKind, Sample, Series, Snapshot, Target, Timestamp, Value};
+use recording::Recording;
 
-const REQUEST_SAMPLES: usize = 10_000;
+/// Prometheus' default of `max_samples_per_send`, and ours.
+const REQUEST_SAMPLES: usize = 2000;
+const FORMATS: [(&str, Message, Compression); 4] = [
+    ("v1 snappy", Message::V1, Compression::Snappy),
+    ("v1 zstd", Message::V1, Compression::Zstd),
+    ("v2 snappy", Message::V2, Compression::Snappy),
+    ("v2 zstd", Message::V2, Compression::Zstd),
+];
 const FAMILIES: [&str; 15] = [
     "container_state",
     "container_health",
@@ -60,131 +76,184 @@ fn samples(series: &[Arc<Series>], first: usize, tick: u32) -> Vec<Sample> {
     series.iter().enumerate().map(sample).collect()
 }
 
+/// Samples by instant, as one request has them.
+type Request = Vec<(Timestamp, Vec<Sample>)>;
+
+/// Every series at `instants` ticks, in as many requests as it takes.
+fn made_up(series: &[Arc<Series>], instants: u32) -> impl Iterator<Item = Request> {
+    let chunk = REQUEST_SAMPLES / instants as usize;
+    series.chunks(chunk).enumerate().map(move |(number, chunk_series)| {
+        let at = |tick: u32| Timestamp::from_millis(START_MILLIS + TICK_MILLIS * i64::from(tick));
+        (0..instants).map(|tick| (at(tick), samples(chunk_series, number * chunk, tick))).collect()
+    })
+}
+
+/// The first `instants` of the recorded run, some series after the other.
+fn recorded(snapshots: &[Snapshot], instants: usize, request_samples: usize) -> Vec<Request> {
+    let snapshots = &snapshots[..instants];
+    let mut places: HashMap<*const Series, usize> = HashMap::new();
+    for sample in snapshots.iter().flat_map(|snapshot| &snapshot.samples) {
+        let place = places.len();
+        places.entry(Arc::as_ptr(&sample.series)).or_insert(place);
+    }
+    let chunk = (request_samples / instants).max(1);
+    let mut requests: Vec<Request> = Vec::new();
+    requests.resize_with(places.len().div_ceil(chunk), || {
+        snapshots.iter().map(|snapshot| (snapshot.at, Vec::new())).collect()
+    });
+    for (instant, snapshot) in snapshots.iter().enumerate() {
+        for sample in &snapshot.samples {
+            let place = places[&Arc::as_ptr(&sample.series)];
+            requests[place / chunk][instant].1.push(sample.clone());
+        }
+    }
+    requests
+}
+
 /// What all requests of one run took.
 #[derive(Default)]
 struct Cost {
     samples: usize,
     bytes: usize,
     took: Duration,
+    packing: Duration,
+    allocations: u64,
+    snap_bytes: usize,
+    snap_packing: Duration,
 }
 
-/// Every series at `instants` ticks, in as many requests as it takes.
-fn run(series: &[Arc<Series>], instants: u32, mut encode: impl FnMut(&[Part]) -> usize) -> Cost {
-    let mut cost = Cost::default();
-    let chunk = REQUEST_SAMPLES / instants as usize;
-    for (number, chunk_series) in series.chunks(chunk).enumerate() {
-        let ticks: Vec<Vec<Sample>> = (0..instants).map(|tick| samples(chunk_series, number * chunk, tick)).collect();
-        let at = |tick: usize| Timestamp::from_millis(START_MILLIS + TICK_MILLIS * i64::try_from(tick).unwrap_or(0));
-        let parts: Vec<Part> = ticks.iter().enumerate().map(|(tick, samples)| Part::new(at(tick), samples)).collect();
-        let began = Instant::now();
-        cost.bytes += encode(black_box(&parts));
-        cost.took += began.elapsed();
-        cost.samples += parts.iter().map(|part| part.samples.len()).sum::<usize>();
+impl Cost {
+    fn of(requests: impl Iterator<Item = Request>, mut each: impl FnMut(&[Part], &mut Self)) -> Self {
+        let mut cost = Self::default();
+        for request in requests {
+            let parts: Vec<Part> = request.iter().map(|(at, samples)| Part::new(*at, samples)).collect();
+            cost.samples += parts.iter().map(|part| part.samples.len()).sum::<usize>();
+            each(black_box(&parts), &mut cost);
+        }
+        cost
     }
-    cost
+
+    fn nanos(&self, took: Duration) -> f64 {
+        took.as_secs_f64() * 1e9 / self.samples as f64
+    }
+
+    #[expect(clippy::print_stdout, reason = "this is what the bench is for")]
+    fn print(&self, shape: &str, what: &str) {
+        let samples = self.samples as f64;
+        print!(
+            "| {shape} | {what} | {:.0} | {:.0} | {:.2} | {:.3} |",
+            self.nanos(self.took),
+            self.nanos(self.packing),
+            self.bytes as f64 / samples,
+            self.allocations as f64 / samples
+        );
+        if self.snap_bytes == 0 {
+            println!(" | |");
+        } else {
+            println!(" {:.0} | {:.2} |", self.nanos(self.snap_packing), self.snap_bytes as f64 / samples);
+        }
+    }
+}
+
+fn timed<T>(took: &mut Duration, of: impl FnOnce() -> T) -> T {
+    let began = Instant::now();
+    let value = of();
+    *took += began.elapsed();
+    value
+}
+
+/// All formats on the same requests.
+fn compare<R: Iterator<Item = Request>>(shape: &str, external: &Labels, requests: impl Fn() -> R) {
+    for (what, message, compression) in FORMATS {
+        let (mut encoder, mut packer, mut snap) =
+            (Encoder::new(external.clone(), None), Packer::new(), snap::raw::Encoder::new());
+        let format = Format::new(message, compression);
+        // The first time it meets the series; what counts is all the times after.
+        Cost::of(requests(), |parts, _| drop(encoder.encode(parts, format)));
+        let cost = Cost::of(requests(), |parts, cost| {
+            let mut body = None;
+            cost.allocations += allocation_counter::measure(|| body = Some(encoder.encode(parts, format))).count_total;
+            cost.bytes += body.map_or(0, |body| body.bytes.len());
+            let body = timed(&mut cost.took, || encoder.encode(parts, format));
+            let message = outhaul::encode::unpack(&body.bytes, compression, body.message_bytes).expect("our own body");
+            timed(&mut cost.packing, || packer.pack(black_box(&message), compression));
+            if compression == Compression::Snappy {
+                let body = timed(&mut cost.snap_packing, || snap.compress_vec(black_box(&message)));
+                cost.snap_bytes += body.map_or(0, |body| body.len());
+            }
+        });
+        cost.print(shape, what);
+    }
 }
 
 #[expect(clippy::print_stdout, reason = "this is what the bench is for")]
-fn print(what: &str, count: usize, instants: u32, cost: &Cost) {
-    let samples = cost.samples as f64;
-    let nanos = cost.took.as_secs_f64() * 1e9 / samples;
-    println!("{count:>7} {instants:>8}  {what:<12} {nanos:>9.0} {:>12.2}", cost.bytes as f64 / samples);
+fn header(first: &str) {
+    println!();
+    println!(
+        "| {first} | body | ns/sample | of it packing | bytes/sample | allocations/sample | snap: packing | snap: bytes |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
 }
 
-#[expect(clippy::print_stdout, reason = "this is what the bench is for")]
 fn main() {
+    let is_quick = std::env::args().any(|argument| argument == "--quick");
     let external = Labels::builder().with("site", "roof-3").build_lossy();
-    println!(" series instants  body         ns/sample bytes/sample");
-    for count in [1000, 10_000, 100_000] {
+    header("series × instants");
+    for count in [1000, 10_000, 100_000].into_iter().take(if is_quick { 1 } else { 3 }) {
         let series = series(count);
-        for instants in [1, 10, 60] {
-            let cost = run(&series, instants, |parts| one_shot::write(parts, &external).len());
-            print("v1 one-shot", count, instants, &cost);
-            for (what, message, compression) in [
-                ("v1 snappy", Message::V1, Compression::Snappy),
-                ("v1 zstd", Message::V1, Compression::Zstd),
-                ("v2 snappy", Message::V2, Compression::Snappy),
-                ("v2 zstd", Message::V2, Compression::Zstd),
-            ] {
-                let mut encoder = Encoder::new(external.clone(), None);
-                let mut encode = |parts: &[Part]| encoder.encode(parts, Format::new(message, compression)).bytes.len();
-                // The first time it meets the series; what counts is all the times after.
-                run(&series, instants, &mut encode);
-                print(what, count, instants, &run(&series, instants, &mut encode));
-            }
+        for instants in [1, 6, 30] {
+            let shape = format!("{count} × {instants}");
+            let cost = Cost::of(made_up(&series, instants), |parts, cost| {
+                cost.bytes += timed(&mut cost.took, || one_shot::write(parts, &external)).len();
+            });
+            cost.print(&shape, "v1 one-shot");
+            compare(&shape, &external, || made_up(&series, instants));
         }
     }
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/data/run.jsonl.zst");
+    let recording = Recording::load(&fixture);
+    header(&format!("{} recorded series: instants, samples", recording.series()));
+    let snapshots: Vec<Snapshot> = recording.replay().skip(1).take(120).collect();
+    for (instants, samples) in [(1, 2000), (6, 2000), (15, 2000), (30, 2000), (60, 2000), (120, 2000), (30, 10_000)] {
+        let requests = recorded(&snapshots, instants, samples);
+        compare(&format!("{instants}, {samples}"), &external, || requests.iter().cloned());
+    }
+    hostile();
 }
 
-/// How 1.0 was written before there was an encoder: labels merged and written out for every series of every request.
-mod one_shot {
-    use super::{HashMap, Labels, Part, Series, Timestamp, Value};
-    use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
-
-    type Joined<'a> = Vec<(&'a Series, Vec<(Timestamp, Value)>)>;
-
-    pub(super) fn write(parts: &[Part], external: &Labels) -> Vec<u8> {
-        let mut message = Vec::new();
-        for (series, points) in join(parts) {
-            let labels = series.labels().with_defaults(external);
-            let label_len = |name: &str, value: &str| delimited_len(name.len()) + delimited_len(value.len());
-            let all_labels: usize =
-                labels.iter().map(|label| delimited_len(label_len(&label.name, &label.value))).sum();
-            let points_len: usize = points.iter().map(|point| delimited_len(point_len(*point))).sum();
-            write_delimited(&mut message, 1, all_labels + points_len);
-            for label in &labels {
-                write_delimited(&mut message, 1, label_len(&label.name, &label.value));
-                for (field, text) in [(1, &label.name), (2, &label.value)] {
-                    write_delimited(&mut message, field, text.len());
-                    message.extend_from_slice(text.as_bytes());
-                }
-            }
-            for (at, value) in points {
-                write_delimited(&mut message, 2, point_len((at, value)));
-                if value.bits() != 0 {
-                    encode_key(1, WireType::SixtyFourBit, &mut message);
-                    message.extend_from_slice(&value.bits().to_le_bytes());
-                }
-                encode_key(2, WireType::Varint, &mut message);
-                encode_varint(at.millis().cast_unsigned(), &mut message);
-            }
-        }
-        snap::raw::Encoder::new().compress_vec(&message).unwrap_or_default()
-    }
-
-    fn join<'a>(parts: &'a [Part]) -> Joined<'a> {
-        let mut joined: Joined = Vec::new();
-        let mut seen: HashMap<&Labels, usize> = HashMap::new();
-        for (ordinal, part) in parts.iter().enumerate() {
-            if ordinal == 1 {
-                seen.extend(joined.iter().enumerate().map(|(at, (series, _))| (series.labels(), at)));
-            }
-            for sample in part.samples {
-                let point = (part.at, sample.value);
-                if let Some(&at) = seen.get(sample.series.labels()) {
-                    joined[at].1.push(point);
-                    continue;
-                }
-                if ordinal > 0 {
-                    seen.insert(sample.series.labels(), joined.len());
-                }
-                joined.push((&sample.series, vec![point]));
-            }
-        }
-        joined
-    }
-
-    fn point_len((at, value): (Timestamp, Value)) -> usize {
-        let value_len = if value.bits() == 0 { 0 } else { 9 };
-        value_len + 1 + encoded_len_varint(at.millis().cast_unsigned())
-    }
-
-    fn delimited_len(len: usize) -> usize {
-        1 + encoded_len_varint(len as u64) + len
-    }
-
-    fn write_delimited(message: &mut Vec<u8>, field: u32, len: usize) {
-        encode_key(field, WireType::LengthDelimited, message);
-        encode_varint(len as u64, message);
+/// What takes a packer longest.
+#[expect(clippy::print_stdout, reason = "this is what the bench is for")]
+fn hostile() {
+    const BYTES: usize = 1 << 20;
+    let mut state = 1_u32;
+    let mut noise = || {
+        // Marsaglia's xorshift.
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state.to_le_bytes()[0]
+    };
+    let text = include_bytes!("encode.rs");
+    let contents: [(&str, Vec<u8>); 5] = [
+        ("noise", (0..BYTES).map(|_| noise()).collect()),
+        ("zeros", vec![0; BYTES]),
+        ("two values", (0..BYTES).map(|_| noise() & 1).collect()),
+        ("a change each 23 bytes", (0..BYTES).map(|at| if at % 23 == 0 { noise() } else { 7 }).collect()),
+        ("source code", text.iter().copied().cycle().take(BYTES).collect()),
+    ];
+    println!("\n| 1 MiB of | ns/byte | packed to | snap: ns/byte | snap: packed to |\n|---|---|---|---|---|");
+    for (what, content) in contents {
+        let (mut ours, mut snaps) = (Duration::ZERO, Duration::ZERO);
+        let packed = timed(&mut ours, || Packer::new().pack(&content, Compression::Snappy)).len() as f64;
+        let snap =
+            timed(&mut snaps, || snap::raw::Encoder::new().compress_vec(&content)).map_or(0, |packed| packed.len());
+        let (len, nanos) = (BYTES as f64, |took: Duration| took.as_secs_f64() * 1e9 / BYTES as f64);
+        println!(
+            "| {what} | {:.1} | {:.1} % | {:.1} | {:.1} % |",
+            nanos(ours),
+            packed / len * 100.0,
+            nanos(snaps),
+            snap as f64 / len * 100.0
+        );
     }
 }

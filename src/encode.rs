@@ -19,7 +19,7 @@ mod wire;
 
 use bytes::Bytes;
 
-pub use self::compress::{Compression, UnpackError};
+pub use self::compress::{Compression, Packer, UnpackError, unpack};
 pub use self::decode::{
     DecodeError, Decoded, DecodedExemplar, DecodedHistogram, DecodedSeries, decode, decode_unknown,
 };

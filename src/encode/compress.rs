@@ -2,6 +2,7 @@
 //!
 //! Unpacking believes no length that it is told: nothing is allocated beyond what the caller allows.
 
+use std::fmt;
 use std::io::Read;
 
 use bytes::Bytes;
@@ -46,19 +47,23 @@ const ZSTD_WINDOW_LOG_MAX: u32 = 25;
 const KEPT_BYTES_MAX: usize = 1 << 20;
 
 /// Packs bodies; keeps its working memory from one to the next.
-pub(super) struct Packer {
+pub struct Packer {
     snappy: Snappy,
     zstd: Option<zstd::bulk::Compressor<'static>>,
     packed: Vec<u8>,
 }
 
 impl Packer {
-    pub(super) fn new() -> Self {
+    /// A packer that has packed nothing yet.
+    pub fn new() -> Self {
         Self { snappy: Snappy::new(), zstd: None, packed: Vec::new() }
     }
 
-    /// `message`, packed.
-    pub(super) fn pack(&mut self, message: &[u8], compression: Compression) -> Bytes {
+    /// `message`, packed; the same bytes whatever was packed before.
+    ///
+    /// # Panics
+    /// From 4 GiB on.
+    pub fn pack(&mut self, message: &[u8], compression: Compression) -> Bytes {
         self.packed.clear();
         let packed = match compression {
             Compression::Snappy => self.snappy(message),
@@ -91,6 +96,18 @@ impl Packer {
     }
 }
 
+impl Default for Packer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Packer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Packer").finish_non_exhaustive()
+    }
+}
+
 /// Why a body cannot be unpacked.
 #[derive(Debug, thiserror::Error)]
 pub enum UnpackError {
@@ -109,7 +126,10 @@ pub enum UnpackError {
 }
 
 /// The message in a body that anybody may have sent, if it is no longer than `max_bytes`.
-pub(super) fn unpack(body: &[u8], compression: Compression, max_bytes: usize) -> Result<Vec<u8>, UnpackError> {
+///
+/// # Errors
+/// When it is longer, or the body is not what `compression` makes.
+pub fn unpack(body: &[u8], compression: Compression, max_bytes: usize) -> Result<Vec<u8>, UnpackError> {
     match compression {
         Compression::Snappy => {
             if snap::raw::decompress_len(body)? > max_bytes {

@@ -44,8 +44,9 @@ impl Parser {
         self.costs[found.len()] = 0;
         // What the rest costs where the byte before is a literal.
         let mut cost_in_run = 0;
+        let end = found.len();
         for (at, found) in found.iter().enumerate().rev() {
-            let (copy_len, copy_cost) = cheapest_copy(*found, &self.costs[at..]);
+            let (copy_len, copy_cost) = cheapest_copy(*found, &self.costs[at + 1..=end]);
             let literal_in_run = cost_in_run + 1;
             let literal = literal_in_run + 1;
             self.costs[at] = literal.min(copy_cost);
@@ -73,10 +74,12 @@ impl Parser {
     }
 }
 
-/// The copy after which the rest is cheapest, and what both cost; `costs` begins with the position's own.
-fn cheapest_copy(found: Found, costs: &[u16]) -> (u8, u16) {
-    let (near, far) = (near_len(found), found.far.len.min(FAR_LEN_MAX));
-    let cost = |len: u8, bytes: u16| costs.get(usize::from(len)).map_or(u16::MAX, |rest| rest + bytes);
+/// The copy after which the rest is cheapest, and what both cost. `rests` is what the rest costs after one byte, two, and
+/// so on to the end of the segment, which no copy may pass.
+fn cheapest_copy(found: Found, rests: &[u16]) -> (u8, u16) {
+    let room = u8::try_from(rests.len()).unwrap_or(u8::MAX);
+    let (near, far) = (near_len(found).min(room), found.far.len.min(FAR_LEN_MAX).min(room));
+    let cost = |len: u8, bytes: u16| rests[usize::from(len) - 1] + bytes;
     let mut cheapest = (0, u16::MAX);
     if near >= NEAR_LEN_MIN {
         cheapest = (near, cost(near, NEAR_COPY_BYTES));
