@@ -14,6 +14,7 @@
 //! | `pair`, `state` | small values that survive a full disk and a power cut |
 //! | `endpoint`, `status` | an endpoint's place and account; the numbers told to others |
 //! | `log`, `open`, `append`, `read`, `evict` | the log itself, synchronous |
+//! | `survey` | the segments of a directory lined up, for `open` and `inspect` |
 //! | `age` | whether the clock can be believed |
 //! | `degraded`, `ring` | what happens while the disk cannot be written |
 //! | `quarantine` | what a receiver will never take |
@@ -50,6 +51,7 @@ mod segment;
 mod state;
 mod status;
 mod stretch;
+mod survey;
 pub mod upkeep;
 
 #[cfg(any(fuzzing, test))]

@@ -132,6 +132,15 @@ impl Endpoint {
         self.place = to;
     }
 
+    /// Moves a place before `first`, the oldest that is there, to it. Returns how many samples that passes.
+    pub(super) fn begin_at(&mut self, first: Mark) -> u64 {
+        let gone = first.samples.saturating_sub(self.place.samples);
+        if gone > 0 {
+            self.pass(first, 0, 0);
+        }
+        gone
+    }
+
     /// Makes the loan survive the loss of its records. `memory_before` tells how much of a range was dropped from memory.
     pub(super) fn lift_loan(&mut self, reason: Reason, memory_within: impl Fn(Mark, Mark) -> u64) {
         let Some(loan) = self.loan.as_mut().filter(|loan| loan.given_up.is_none()) else { return };

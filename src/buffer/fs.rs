@@ -1,12 +1,18 @@
 //! The file system as the log sees it: one small trait and the real thing.
 //!
 //! Every byte the buffer reads or writes goes through [`Fs`], so that a test can make any single operation fail. Nothing
-//! here knows what the bytes mean, and nothing retries: that is the log's decision.
+//! here knows what the bytes mean, and nothing retries by itself: [`retry`] is for whoever decides to.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::time::Duration;
+
+/// How often a failed read is tried before its bytes are given up,
+const READ_TRIES: usize = 3;
+/// and the pause between two tries.
+const READ_PAUSE: Duration = Duration::from_millis(1);
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +118,21 @@ pub(super) trait Fs: Send + 'static {
             }
         }
         Ok(())
+    }
+}
+
+/// Tries a read a few times: some disks give the bytes in the end.
+pub(super) fn retry<T>(mut read: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let mut tries = 1;
+    loop {
+        match read() {
+            Err(error) if tries < READ_TRIES => {
+                tracing::debug!(%error, tries, "a read failed");
+                std::thread::sleep(READ_PAUSE);
+                tries += 1;
+            }
+            other => return other,
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 //! out meanwhile then makes an endpoint seem further, never behind.
 
 mod holder;
+mod others;
 mod quarantined;
 mod verify;
 mod visit;
@@ -19,15 +20,18 @@ use crate::model::Timestamp;
 
 use super::durable::{Ending, META_NAME, Meta};
 use super::endpoint::{Ahead, Endpoint, name_in_cursor, place_of_cursor};
-use super::fs::{Access, Entry, EntryKind, Fs as _, RealFs};
-use super::log::{BLOCK_BYTES, FIXED_BLOCKS, blocks, lost_within};
+use super::fs::{Entry, EntryKind, Fs as _, RealFs};
+use super::log::lost_within;
 use super::open::store_id_of;
 use super::pair::Pair;
-use super::segment::{Cause, Claim, FileHeader, Hole, Mark, Recovered, Segment};
-use super::segment::{FILE_HEADER_LEN, file_name, parse_name, read_file_header, recover};
+use super::segment::{Claim, FILE_HEADER_LEN, Hole, Mark, Segment, file_name, parse_name};
+use super::survey::{Lineup, Look, Seen, could_hold, hole_after, look_at};
 use super::{EndpointStatus, Position};
 
+use others::{other_files, used_bytes};
+
 pub use holder::Holder;
+pub use others::{OtherFile, OtherKind};
 pub use quarantined::QuarantinedFile;
 pub use verify::{Damage, DamageKind, Verdict};
 pub use visit::{Record, Selection, Visited};
@@ -75,36 +79,20 @@ pub struct SegmentView {
     pub torn_bytes: u64,
 }
 
-/// What another file in the directory is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OtherKind {
-    /// The lock file.
-    Lock,
-    /// The log's own notes.
-    Notes,
-    /// One of the two files of an endpoint's cursor.
-    Cursor,
-    /// What a source keeps.
-    State,
-    /// Refused samples.
-    Quarantine,
-    /// A segment of another store or version, or without a readable record.
-    ForeignSegment,
-    /// A directory of another major version of this format.
-    OtherVersion,
-    /// Nothing that outhaul knows.
-    Unknown,
-}
-
-/// A file that is not part of the log.
-#[derive(Clone, Debug)]
-pub struct OtherFile {
-    /// Its name, relative to the buffer's directory.
-    pub name: String,
-    /// What it is.
-    pub kind: OtherKind,
-    /// Its bytes; of a directory those of its files.
-    pub bytes: u64,
+impl SegmentView {
+    fn of(Seen { segment, torn_bytes }: &Seen) -> Self {
+        let (damage, memory) = lost_within(segment.holes.iter(), segment.start, segment.end.samples);
+        Self {
+            name: file_name(segment.first),
+            positions: (segment.first, segment.end.seq),
+            instants: (segment.first_at, segment.newest_at),
+            samples: segment.end.samples.saturating_sub(segment.start),
+            lost_samples: damage + memory,
+            bytes: segment.file_len,
+            is_sealed: segment.is_sealed,
+            torn_bytes: *torn_bytes,
+        }
+    }
 }
 
 /// See the module.
@@ -156,20 +144,22 @@ impl Inspection {
         let entries = RealFs.list(&dir).map_err(unreadable)?;
         let store_id =
             meta.map(|meta| meta.store_id).or_else(|| store_id_of(&RealFs, &dir, &entries)).unwrap_or_default();
-        let seen = Seen::look(&dir, &entries, store_id);
+        let (lineup, foreign) = line_up(&dir, &entries, store_id);
+        let (segments, between) = (lineup.seen.iter().map(SegmentView::of).collect(), lineup.gaps());
+        let known: Vec<Segment> = lineup.seen.into_iter().map(|seen| seen.segment).collect();
         let mut inspection = Self {
-            segments: seen.views,
+            segments,
             endpoints: Vec::new(),
-            others: other_files(&path, &entries, &seen.foreign),
+            others: other_files(&path, &entries, &foreign),
             holder,
             was_closed: meta.map(|meta| meta.ending == Ending::Closed),
             tail: None,
-            last_at: seen.known.iter().map(|known| known.newest_at).max().max(meta.and_then(|meta| meta.last_at)),
+            last_at: known.iter().map(|known| known.newest_at).max().max(meta.and_then(|meta| meta.last_at)),
             used_bytes: used_bytes(&dir, &entries),
             free_bytes: RealFs.space(&dir).ok().map(|space| space.free_bytes),
-            between: gaps(&seen.known),
-            end: seen.known.last().map_or(Mark::default(), |last| last.end),
-            known: seen.known,
+            between,
+            end: known.last().map_or(Mark::default(), |last| last.end),
+            known,
             store_id,
             meta,
             path,
@@ -214,42 +204,36 @@ impl Inspection {
             .map(|entry| dir.join(&entry.name).with_extension(""))
             .collect();
         let mut cursors = Vec::new();
-        let noted = self.meta.map_or(Mark::default(), |meta| meta.end);
-        self.raise_end(noted);
+        self.end = self.end.furthest(self.meta.map_or(Mark::default(), |meta| meta.end));
         for base in bases {
             let loaded = Pair::load(&RealFs, base);
             let Some(value) = loaded.value else { continue };
             let (Some(name), Some(place)) = (name_in_cursor(&value), place_of_cursor(&value, self.store_id)) else {
                 continue;
             };
-            self.raise_end(place);
-            cursors.push((name.to_owned(), loaded.pair, value));
+            self.end = self.end.furthest(place);
+            cursors.push((name.to_owned(), loaded.pair, Some(value).filter(|_| could_hold(&self.known, place))));
         }
         self.tail = (self.end.seq > 0).then_some(Position(self.end.seq));
         let fresh = self.known.first().map_or(self.end, Segment::before);
-        let endpoints: Vec<Endpoint> = cursors
+        let mut endpoints: Vec<Endpoint> = cursors
             .into_iter()
-            .map(|(name, pair, value)| Endpoint::from_cursor(name, pair, Some(&value), self.store_id, fresh))
+            .map(|(name, pair, value)| Endpoint::from_cursor(name, pair, value.as_deref(), self.store_id, fresh))
             .collect();
-        let last = self.known.last().map_or(0, |last| last.end.samples);
-        let start = endpoints.iter().map(|endpoint| endpoint.place.samples).min().unwrap_or(0).max(last);
-        if start < self.end.samples && !endpoints.is_empty() {
-            self.between.push(Hole { start, end: self.end.samples, cause: Cause::Damage });
+        if let Some(first) = self.known.first().map(Segment::before) {
+            for endpoint in &mut endpoints {
+                endpoint.begin_at(first);
+            }
+        }
+        if !endpoints.is_empty() {
+            let places = endpoints.iter().map(|endpoint| endpoint.place);
+            self.between.extend(hole_after(self.known.last(), places, self.end));
         }
         self.endpoints = endpoints.into_iter().map(|endpoint| self.endpoint_status(endpoint)).collect();
         self.endpoints.sort_by(|one, other| one.name.cmp(&other.name));
     }
 
-    fn raise_end(&mut self, mark: Mark) {
-        self.end = Mark { seq: self.end.seq.max(mark.seq), samples: self.end.samples.max(mark.samples) };
-    }
-
-    fn endpoint_status(&self, mut endpoint: Endpoint) -> EndpointStatus {
-        if let Some(first) = self.known.first().map(Segment::before)
-            && endpoint.place.samples < first.samples
-        {
-            endpoint.pass(first, 0, 0);
-        }
+    fn endpoint_status(&self, endpoint: Endpoint) -> EndpointStatus {
         let place = endpoint.place;
         let holes = self.between.iter().chain(self.known.iter().flat_map(|segment| &segment.holes));
         let (corrupt, memory) = lost_within(holes, place.samples, u64::MAX);
@@ -293,147 +277,24 @@ fn buffer_dir(path: &Path) -> PathBuf {
     }
 }
 
-/// What looking at the segments found.
-#[derive(Default)]
-struct Seen {
-    views: Vec<SegmentView>,
-    known: Vec<Segment>,
-    /// Names of segments that are not part of this log.
-    foreign: BTreeSet<String>,
-}
-
-impl Seen {
-    fn look(dir: &Path, entries: &[Entry], store_id: u128) -> Self {
-        let files = entries.iter().filter(|entry| entry.kind == EntryKind::File);
-        let mut names: Vec<u64> = files.filter_map(|entry| parse_name(&entry.name)).collect();
-        names.sort_unstable();
-        let mut seen = Self::default();
-        for first in names {
-            match look_at(dir, Claim { store_id, first, limit: u64::MAX }) {
-                Ok(Some((segment, torn_bytes))) => seen.line_up(dir, store_id, segment, torn_bytes),
-                // The log removes the oldest first: those before it are gone as well by now.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    seen.known.clear();
-                    seen.views.clear();
-                }
-                Ok(None) | Err(_) => {
-                    seen.foreign.insert(file_name(first));
-                }
+/// Lines the segments up as the log does; with the names of those that are not part of it.
+fn line_up(dir: &Path, entries: &[Entry], store_id: u128) -> (Lineup, BTreeSet<String>) {
+    let files = entries.iter().filter(|entry| entry.kind == EntryKind::File);
+    let mut names: Vec<u64> = files.filter_map(|entry| parse_name(&entry.name)).collect();
+    names.sort_unstable();
+    let (mut lineup, mut foreign) = (Lineup::default(), BTreeSet::new());
+    for first in names {
+        match look_at(&RealFs, dir, Claim { store_id, first, limit: u64::MAX }) {
+            // One that cannot be read any more vanished, or will be told as missing.
+            Ok(Look::Segment(seen)) => lineup.add(&RealFs, dir, store_id, seen).unwrap_or_default(),
+            // The log removes the oldest first: those before it are gone as well by now.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => lineup.seen.clear(),
+            Ok(Look::Useless { .. } | Look::NotOurs) | Err(_) => {
+                foreign.insert(file_name(first));
             }
         }
-        seen
     }
-
-    /// As the log lines them up: where a record stands in two segments, the later one has it.
-    fn line_up(&mut self, dir: &Path, store_id: u128, segment: Segment, torn_bytes: u64) {
-        while let Some(last) = self.known.pop_if(|last| last.end.seq >= segment.first) {
-            self.views.pop();
-            let claim = Claim { store_id, first: last.first, limit: segment.first };
-            if let Ok(Some((shorter, torn))) = look_at(dir, claim) {
-                self.push(shorter, torn);
-                break;
-            }
-        }
-        if segment.start < self.known.last().map_or(0, |last| last.end.samples) {
-            self.foreign.insert(file_name(segment.first));
-        } else {
-            self.push(segment, torn_bytes);
-        }
-    }
-
-    fn push(&mut self, segment: Segment, torn_bytes: u64) {
-        let lost = lost_within(segment.holes.iter(), segment.start, segment.end.samples);
-        self.views.push(SegmentView {
-            name: file_name(segment.first),
-            positions: (segment.first, segment.end.seq),
-            instants: (segment.first_at, segment.newest_at),
-            samples: segment.end.samples.saturating_sub(segment.start),
-            lost_samples: lost.0 + lost.1,
-            bytes: segment.file_len,
-            is_sealed: segment.is_sealed,
-            torn_bytes,
-        });
-        self.known.push(segment);
-    }
-}
-
-fn look_at(dir: &Path, claim: Claim) -> io::Result<Option<(Segment, u64)>> {
-    let file = RealFs.open(&dir.join(file_name(claim.first)), Access::Read)?;
-    match read_file_header(&RealFs, &file)? {
-        FileHeader::Later => return Ok(None),
-        FileHeader::Ours { store_id } if store_id != claim.store_id => return Ok(None),
-        FileHeader::Ours { .. } | FileHeader::Damaged => {}
-    }
-    Ok(match recover(&RealFs, &file, claim)? {
-        Recovered::Segment { segment, torn_bytes } => Some((segment, torn_bytes)),
-        Recovered::Nothing { .. } => None,
-    })
-}
-
-fn gaps(known: &[Segment]) -> Vec<Hole> {
-    let ends = known.windows(2).map(|pair| (pair[0].end.samples, pair[1].start));
-    ends.filter(|(end, start)| start > end)
-        .map(|(end, start)| Hole { start: end, end: start, cause: Cause::Damage })
-        .collect()
-}
-
-fn used_bytes(dir: &Path, entries: &[Entry]) -> u64 {
-    let files: u64 = entries
-        .iter()
-        .map(|entry| match entry.kind {
-            EntryKind::File if entry.name == "lock" => 0,
-            EntryKind::File => blocks(entry.len),
-            EntryKind::Other => bytes_below(&dir.join(&entry.name), blocks),
-        })
-        .sum();
-    FIXED_BLOCKS * BLOCK_BYTES + files
-}
-
-/// The files in a directory, not those below it.
-fn bytes_below(dir: &Path, size: impl Fn(u64) -> u64) -> u64 {
-    let entries = RealFs.list(dir).unwrap_or_default();
-    entries.iter().filter(|entry| entry.kind == EntryKind::File).map(|entry| size(entry.len)).sum()
-}
-
-fn other_files(path: &Path, entries: &[Entry], foreign: &BTreeSet<String>) -> Vec<OtherFile> {
-    let dir = path.join(DIR_NAME);
-    let mut others: Vec<OtherFile> = entries
-        .iter()
-        .filter(|entry| parse_name(&entry.name).is_none() || foreign.contains(&entry.name))
-        .map(|entry| OtherFile {
-            name: format!("{DIR_NAME}/{}", entry.name),
-            kind: kind_of(entry, foreign),
-            bytes: if entry.kind == EntryKind::File {
-                entry.len
-            } else {
-                bytes_below(&dir.join(&entry.name), |len| len)
-            },
-        })
-        .collect();
-    let above = RealFs.list(path).unwrap_or_default();
-    others.extend(above.into_iter().filter(|entry| entry.name != DIR_NAME).map(|entry| {
-        let digits = entry.name.strip_prefix('v').unwrap_or("");
-        let is_version =
-            entry.kind == EntryKind::Other && !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-        let kind = if is_version { OtherKind::OtherVersion } else { OtherKind::Unknown };
-        let bytes =
-            if entry.kind == EntryKind::File { entry.len } else { bytes_below(&path.join(&entry.name), |len| len) };
-        OtherFile { name: entry.name, kind, bytes }
-    }));
-    others.sort_by(|one, other| one.name.cmp(&other.name));
-    others
-}
-
-fn kind_of(entry: &Entry, foreign: &BTreeSet<String>) -> OtherKind {
-    let name = entry.name.as_str();
-    let is_file = entry.kind == EntryKind::File;
-    match name {
-        "lock" if is_file => OtherKind::Lock,
-        "quarantine" if !is_file => OtherKind::Quarantine,
-        _ if foreign.contains(name) => OtherKind::ForeignSegment,
-        _ if is_file && (name == "log.0" || name == "log.1") => OtherKind::Notes,
-        _ if is_file && name.starts_with("cursor-") => OtherKind::Cursor,
-        _ if is_file && name.starts_with("state-") => OtherKind::State,
-        _ => OtherKind::Unknown,
-    }
+    let given_up = lineup.surplus.iter().filter(|surplus| surplus.samples > 0);
+    foreign.extend(given_up.map(|surplus| file_name(surplus.first)));
+    (lineup, foreign)
 }

@@ -20,13 +20,13 @@ use super::log::blocks;
 use super::log::{Counts, Fullness, Log, LogOptions};
 use super::pair::Pair;
 use super::quarantine::Quarantine;
-use super::read::retry;
 use super::record::RESUMABLE_LIMIT;
 use super::ring::Ring;
-use super::segment::{Cause, Claim, FileHeader, Hole, Mark, Recovered, Segment};
-use super::segment::{file_name, parse_name, read_file_header, recover};
+use super::segment::{Cause, Claim, FileHeader, Hole, Mark, Segment, file_name, parse_name, read_file_header};
+use super::survey::{Lineup, Look, Surplus, could_hold, hole_after, look_at};
 
 /// What the directory's segments are.
+#[derive(Default)]
 struct Found {
     segments: VecDeque<Segment>,
     between: Vec<Hole>,
@@ -126,7 +126,7 @@ impl<F: Fs> Log<F> {
         }
         let last = self.segments.back().map(|segment| segment.end);
         for mark in places.into_iter().chain(last).chain(meta.map(|meta| meta.end)) {
-            self.end = Mark { seq: self.end.seq.max(mark.seq), samples: self.end.samples.max(mark.samples) };
+            self.end = self.end.furthest(mark);
         }
         let fresh = self.segments.front().map_or(self.end, Segment::before);
         for name in names {
@@ -135,7 +135,7 @@ impl<F: Fs> Log<F> {
                 tracing::warn!(endpoint = %name, "the cursor is damaged; sending again from the oldest sample");
             }
             let value = loaded.value.as_deref().filter(|value| {
-                let contradicts = place_of_cursor(value, self.store_id).is_some_and(|place| !self.could_hold(place));
+                let contradicts = place_of_cursor(value, self.store_id).is_some_and(|place| !could_hold(&self.segments, place));
                 if contradicts {
                     tracing::error!(endpoint = %name, "BUG: the cursor contradicts the segments; starting at the oldest sample");
                 }
@@ -149,17 +149,16 @@ impl<F: Fs> Log<F> {
     /// Counts what is missing, keeps the bounds, and says that the log is in use.
     fn settle_in(&mut self) {
         if let Some(first) = self.segments.front().map(Segment::before) {
-            for endpoint in self.endpoints.iter_mut().filter(|endpoint| endpoint.place.samples < first.samples) {
-                tracing::error!(endpoint = %endpoint.name, samples = first.samples - endpoint.place.samples,
-                    "samples this endpoint waited for are not in the buffer any more");
-                endpoint.pass(first, 0, 0);
+            for endpoint in &mut self.endpoints {
+                let samples = endpoint.begin_at(first);
+                if samples > 0 {
+                    tracing::error!(endpoint = %endpoint.name, samples,
+                        "samples this endpoint waited for are not in the buffer any more");
+                }
             }
         }
-        let last = self.segments.back().map_or(0, |segment| segment.end.samples);
-        let start = self.endpoints.iter().map(|endpoint| endpoint.place.samples).min().unwrap_or(0).max(last);
-        if start < self.end.samples {
-            self.between.push(Hole { start, end: self.end.samples, cause: Cause::Damage });
-        }
+        let places = self.endpoints.iter().map(|endpoint| endpoint.place);
+        self.between.extend(hole_after(self.segments.back(), places, self.end));
         self.counts.damage_found += self.damaged_places();
         self.store_meta(Ending::Open);
         self.look_at_disk();
@@ -179,22 +178,6 @@ impl<F: Fs> Log<F> {
         }
         tracing::info!(path = %self.options.dir.display(), segments = self.segments.len(), used_bytes = self.used_bytes(),
             unclean = self.unclean_start, "buffer opened");
-    }
-}
-
-impl<F: Fs> Log<F> {
-    /// Whether the running count of samples at a place fits what the segments say before and after it.
-    fn could_hold(&self, place: Mark) -> bool {
-        self.segments.iter().all(|segment| {
-            if segment.end.seq <= place.seq {
-                segment.end.samples <= place.samples
-            } else if segment.before().seq >= place.seq {
-                segment.start >= place.samples
-            } else {
-                // Damage at its front may make a segment begin later than it did.
-                place.samples <= segment.end.samples
-            }
-        })
     }
 
     /// Places where the disk does not give back what was written.
@@ -221,95 +204,47 @@ fn find_segments<F: Fs>(fs: &F, dir: &Path, entries: &[Entry], store_id: u128) -
     let mut names: Vec<(u64, EntryKind)> =
         entries.iter().filter_map(|entry| Some((parse_name(&entry.name)?, entry.kind))).collect();
     names.sort_unstable_by_key(|(first, _)| *first);
-    let mut found = Found { segments: VecDeque::new(), between: Vec::new(), torn_bytes: 0, taken: 0 };
+    let (mut found, mut lineup) = (Found::default(), Lineup::default());
     for (first, kind) in names {
         if kind == EntryKind::Other {
             found.take_name(first);
             continue;
         }
-        let claim = Claim { store_id, first, limit: u64::MAX };
-        match look_at(fs, dir, claim) {
-            Look::Segment(segment, torn_bytes) => {
-                found.torn_bytes += torn_bytes;
-                line_up(fs, dir, store_id, &mut found, segment);
-            }
-            Look::Useless(torn_bytes) => {
-                found.torn_bytes += torn_bytes;
-                remove_useless(fs, &dir.join(file_name(first)), torn_bytes);
-            }
-            Look::NotOurs => found.take_name(first),
-        }
-    }
-    for index in 1..found.segments.len() {
-        let (start, end) = (found.segments[index - 1].end.samples, found.segments[index].start);
-        if start < end {
-            found.between.push(Hole { start, end, cause: Cause::Damage });
-        }
-    }
-    found
-}
-
-enum Look {
-    Segment(Segment, u64),
-    /// Not one record, and this many bytes that are none.
-    Useless(u64),
-    /// Of a later version, of another store, or unreadable: left alone.
-    NotOurs,
-}
-
-fn look_at<F: Fs>(fs: &F, dir: &Path, claim: Claim) -> Look {
-    let path = dir.join(file_name(claim.first));
-    let look = || {
-        let file = fs.open(&path, Access::Read)?;
-        match read_file_header(fs, &file)? {
-            FileHeader::Later => Ok(Look::NotOurs),
-            FileHeader::Ours { store_id } if store_id != claim.store_id => Ok(Look::NotOurs),
-            FileHeader::Ours { .. } | FileHeader::Damaged => Ok(match recover(fs, &file, claim)? {
-                Recovered::Segment { segment, .. } if segment.end.seq.max(segment.end.samples) >= RESUMABLE_LIMIT => {
-                    Look::NotOurs
+        let path = dir.join(file_name(first));
+        match look_at(fs, dir, Claim { store_id, first, limit: u64::MAX }) {
+            Ok(Look::Segment(seen)) => {
+                found.torn_bytes += seen.torn_bytes;
+                if let Err(error) = lineup.add(fs, dir, store_id, seen) {
+                    tracing::error!(path = %dir.display(), before = first, %error, "a segment cannot be read any more; its samples are lost");
                 }
-                Recovered::Segment { segment, torn_bytes } => Look::Segment(segment, torn_bytes),
-                Recovered::Nothing { torn_bytes } => Look::Useless(torn_bytes),
-            }),
-        }
-    };
-    match retry(look) {
-        Ok(Look::NotOurs) => {
-            tracing::warn!(path = %path.display(), "a segment of another version or buffer is left alone");
-            Look::NotOurs
-        }
-        Ok(look) => look,
-        Err(error) => {
-            let error: io::Error = error;
-            tracing::error!(path = %path.display(), %error, "a segment cannot be read; its samples are lost");
-            Look::NotOurs
+            }
+            Ok(Look::Useless { torn_bytes }) => {
+                found.torn_bytes += torn_bytes;
+                remove_useless(fs, &path, torn_bytes);
+            }
+            Ok(Look::NotOurs) => {
+                tracing::warn!(path = %path.display(), "a segment of another version or buffer is left alone");
+                found.take_name(first);
+            }
+            Err(error) => {
+                tracing::error!(path = %path.display(), %error, "a segment cannot be read; its samples are lost");
+                found.take_name(first);
+            }
         }
     }
-}
-
-/// Adds `segment` after those before it; where a record stands in two segments (its first writing was in doubt), the later
-/// one has it.
-fn line_up<F: Fs>(fs: &F, dir: &Path, store_id: u128, found: &mut Found, segment: Segment) {
-    while let Some(last) = found.segments.back().filter(|last| last.end.seq >= segment.first) {
-        let first = last.first;
-        found.segments.pop_back();
-        if let Look::Segment(shorter, _) = look_at(fs, dir, Claim { store_id, first, limit: segment.first }) {
-            found.segments.push_back(shorter);
-            break;
+    for &Surplus { first, bytes, samples } in &lineup.surplus {
+        if samples > 0 {
+            tracing::error!(
+                segment = first,
+                samples,
+                "a segment that could not be read before was given up then; its samples are lost"
+            );
         }
-        remove_useless(fs, &dir.join(file_name(first)), 0);
+        remove_useless(fs, &dir.join(file_name(first)), bytes);
     }
-    while let Some(last) = found.segments.back().filter(|last| last.end.samples > segment.start) {
-        // A life that could not read it went on without it, and said that its samples are lost.
-        tracing::error!(
-            segment = last.first,
-            samples = last.end.samples - last.start,
-            "a segment that could not be read before was given up then; its samples are lost"
-        );
-        remove_useless(fs, &dir.join(file_name(last.first)), last.file_len);
-        found.segments.pop_back();
-    }
-    found.segments.push_back(segment);
+    found.between = lineup.gaps();
+    found.segments = lineup.seen.into_iter().map(|seen| seen.segment).collect();
+    found
 }
 
 fn remove_useless<F: Fs>(fs: &F, path: &Path, bytes: u64) {

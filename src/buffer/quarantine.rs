@@ -9,20 +9,18 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use crate::model::{Interner, Snapshot, Timestamp};
 
 use super::append::{Draft, Item};
-use super::codec::Definitions;
 use super::fs::{Access, EntryKind, Fs};
 use super::log::{Log, blocks};
-use super::read::decode;
-use super::record::{About, Header, Kind, Seed, le_i64, le_u16, le_u64, write};
-use super::segment::{
-    FILE_HEADER_LEN, FileHeader, Mark, SEGMENT_MAX_BYTES, Walk, encode_file_header, read_file_header,
-};
+use super::record::{About, Kind, Seed, le_i64, le_u16, le_u64, write};
+use super::segment::{FILE_HEADER_LEN, FileHeader, Mark, SEGMENT_MAX_BYTES, encode_file_header, read_file_header};
 use super::status::{Operation, QuarantineStatus};
+use super::stretch::Stretch;
 use super::{Fates, SyncPolicy};
 
 /// At most so many refusals are kept,
@@ -343,37 +341,30 @@ fn decode_verdict(payload: &[u8]) -> Option<Quarantined> {
     Some(Quarantined { endpoint, verdict, samples: le_u64(fixed, 12), snapshots: Vec::new() })
 }
 
-/// Opens a file and calls `found` with every record whose checksums fit.
-fn read_records<F: Fs>(fs: &F, path: &Path, mut found: impl FnMut(&Header, &[u8]) -> Go) -> io::Result<()> {
+/// A file's records; `None` where it is not one of ours.
+fn stretch<'a, F: Fs>(fs: &'a F, path: &Path) -> io::Result<Option<Stretch<'a, F>>> {
     let file = fs.open(path, Access::Read)?;
-    let FileHeader::Ours { store_id } = read_file_header(fs, &file)? else { return Ok(()) };
+    let FileHeader::Ours { store_id } = read_file_header(fs, &file)? else { return Ok(None) };
     let stem = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.get(..16));
-    let Some(first) = stem.and_then(|digits| u64::from_str_radix(digits, 16).ok()) else { return Ok(()) };
+    let Some(first) = stem.and_then(|digits| u64::from_str_radix(digits, 16).ok()) else { return Ok(None) };
     let end = fs.len(&file)?.min(SEGMENT_MAX_BYTES);
-    let mut walk = Walk { fs, file: &file, seed: Seed::new(store_id, first), at: FILE_HEADER_LEN, end };
+    Ok(Some(Stretch { fs, file, seed: Seed::new(store_id, first), start: FILE_HEADER_LEN, end, last: u64::MAX }))
+}
+
+/// Everything but the samples; `None` where the verdict is damaged. It is the first record.
+fn about<F: Fs>(stretch: &Stretch<'_, F>) -> io::Result<Option<Quarantined>> {
+    let mut walk = stretch.walk();
     while let Some(step) = walk.step()? {
-        let payload = walk.payload(&step)?;
-        if payload.is_some_and(|payload| found(&step.header, &payload) == Go::Enough) {
-            break;
+        if let Some(payload) = walk.payload(&step)? {
+            return Ok((step.header.kind == Kind::Verdict).then(|| decode_verdict(&payload)).flatten());
         }
     }
-    Ok(())
+    Ok(None)
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Go {
-    On,
-    Enough,
-}
-
-/// Everything but the samples; `None` where the file is not one of ours or its verdict is damaged.
+/// Reads a file of a quarantine without its samples.
 fn read_about<F: Fs>(fs: &F, path: &Path) -> io::Result<Option<Quarantined>> {
-    let mut about = None;
-    read_records(fs, path, |header, payload| {
-        about = (header.kind == Kind::Verdict).then(|| decode_verdict(payload)).flatten();
-        Go::Enough
-    })?;
-    Ok(about)
+    stretch(fs, path)?.map_or(Ok(None), |stretch| about(&stretch))
 }
 
 /// Reads a file of a quarantine.
@@ -381,20 +372,11 @@ fn read_about<F: Fs>(fs: &F, path: &Path) -> io::Result<Option<Quarantined>> {
 /// # Errors
 /// When it cannot be read; `None` where it is not one of ours or its verdict is damaged.
 pub(super) fn read<F: Fs>(fs: &F, path: &Path) -> io::Result<Option<Quarantined>> {
-    let Some(mut all) = read_about(fs, path)? else { return Ok(None) };
-    let (mut definitions, mut interner) = (Definitions::default(), Interner::default());
-    // Definitions first: one that is damaged before its snapshot stands after it again.
-    read_records(fs, path, |header, payload| {
-        if header.kind == Kind::Definitions {
-            definitions.read(payload, &mut interner).ok();
-        }
-        Go::On
-    })?;
-    read_records(fs, path, |header, payload| {
-        if header.kind.is_snapshot() {
-            all.snapshots.extend(decode(&definitions, header, payload));
-        }
-        Go::On
-    })?;
-    Ok(Some(all))
+    let Some(stretch) = stretch(fs, path)? else { return Ok(None) };
+    let Some(mut all) = about(&stretch)? else { return Ok(None) };
+    let flow = stretch.each(&mut Interner::default(), |found| {
+        all.snapshots.extend(found.snapshot());
+        ControlFlow::Continue(())
+    });
+    flow.map(|_| Some(all))
 }

@@ -5,21 +5,18 @@
 //! Memory is one segment's series and the snapshots of one lease, whatever the backlog.
 
 use std::io;
-use std::time::Duration;
 
 use crate::model::{Interner, Snapshot};
 
 use super::codec::Definitions;
 use super::endpoint::{LentRecord, Loan, Spot};
-use super::fs::{Access, Fs};
+use super::fs::{Access, Fs, retry};
 use super::log::Log;
-use super::record::{CODEC_VERSION, Header, Kind, Seed};
+use super::record::{Header, Kind, Seed};
 use super::segment::{Cause, FILE_HEADER_LEN, Mark, Segment, Walk, samples_through};
 use super::status::Operation;
+use super::stretch::{Lesson, decode, learn};
 use super::{Lease, Limits, Position};
-
-/// How often a failed read is tried before its bytes are given up.
-const READ_TRIES: usize = 3;
 
 /// One endpoint's open segment.
 pub(super) struct Reader<F: Fs> {
@@ -217,32 +214,22 @@ impl<F: Fs> Reader<F> {
             return;
         }
         let mut walk = Walk { fs, file: &self.file, seed, at: self.defined_to, end };
-        let mut failed_at = None;
-        loop {
-            let step = match retry(|| walk.step()) {
-                Ok(Some(step)) => step,
-                Ok(None) => break,
-                Err(_) => {
-                    failed_at.get_or_insert(walk.at);
-                    break;
+        let (segment, mut failed_at) = (self.first, None);
+        let walked = learn(&mut walk, &mut self.definitions, interner, |step, lesson| {
+            match lesson {
+                Lesson::Undecodable => {
+                    let offset = step.offset;
+                    tracing::error!(segment, offset, "BUG: a definition record does not decode");
                 }
-            };
-            if step.header.kind != Kind::Definitions || step.header.codec != CODEC_VERSION {
-                continue;
-            }
-            match retry(|| walk.payload(&step)) {
-                Ok(Some(payload)) if self.definitions.read(&payload, interner).is_err() => {
-                    tracing::error!(
-                        segment = self.first,
-                        offset = step.offset,
-                        "BUG: a definition record does not decode"
-                    );
-                }
-                Ok(_) => {}
-                Err(_) => {
+                Lesson::Unreadable(_) => {
                     failed_at.get_or_insert(step.offset);
                 }
+                Lesson::Learnt | Lesson::Damaged => {}
             }
+            Ok(())
+        });
+        if walked.is_err() {
+            failed_at.get_or_insert(walk.at);
         }
         self.defined_to = failed_at.unwrap_or(end);
     }
@@ -299,33 +286,6 @@ fn find_record<F: Fs>(
     }
     Read::Passed(segment.end)
 }
-
-/// The snapshot in a record's payload, or `None` where it is damaged or of another codec.
-pub(super) fn decode(definitions: &Definitions, header: &Header, payload: &[u8]) -> Option<Snapshot> {
-    if header.codec != CODEC_VERSION {
-        return None;
-    }
-    let snapshot = definitions.decode(header.kind, header.at, payload).ok()?;
-    (snapshot.sample_count() == header.samples as usize).then_some(snapshot)
-}
-
-/// Tries a read a few times: some disks give the bytes in the end.
-pub(super) fn retry<T>(mut read: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    let mut tries = 1;
-    loop {
-        match read() {
-            Err(error) if tries < READ_TRIES => {
-                tracing::debug!(%error, tries, "a read failed");
-                std::thread::sleep(READ_PAUSE);
-                tries += 1;
-            }
-            other => return other,
-        }
-    }
-}
-
-/// Between two tries of a read.
-const READ_PAUSE: Duration = Duration::from_millis(1);
 
 /// `EIO`, for which Rust has no kind.
 fn is_disk_error(error: &io::Error) -> bool {

@@ -38,6 +38,13 @@ pub(super) struct Mark {
     pub(super) samples: u64,
 }
 
+impl Mark {
+    /// The further of both, in positions and in samples.
+    pub(super) fn furthest(self, other: Self) -> Self {
+        Self { seq: self.seq.max(other.seq), samples: self.samples.max(other.samples) }
+    }
+}
+
 /// Why samples are not there any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
@@ -449,7 +456,7 @@ pub(super) fn samples_through(header: &Header, payload: Option<&[u8]>) -> u64 {
 }
 
 /// How many samples a skip record stands for.
-pub(super) fn parse_skip(payload: &[u8]) -> Option<u64> {
+fn parse_skip(payload: &[u8]) -> Option<u64> {
     let (samples, _) = payload.split_first_chunk::<8>()?;
     Some(u64::from_le_bytes(*samples)).filter(|samples| *samples < ORDINAL_LIMIT)
 }

@@ -156,6 +156,7 @@ impl ExportFile {
         let (mut damaged, mut interner) = (0, Interner::default());
         for section in &self.sections {
             let stretch = Stretch {
+                fs: &RealFs,
                 file: self.file.try_clone()?,
                 seed: Seed::new(section.store_id, section.first),
                 start: section.start,

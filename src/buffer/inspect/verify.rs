@@ -13,11 +13,11 @@ use super::super::durable::{Ending, META_NAME};
 use super::super::endpoint::name_in_cursor;
 use super::super::fs::{Access, EntryKind, Fs as _, RealFs};
 use super::super::pair::Pair;
-use super::super::read::decode;
-use super::super::record::{CODEC_VERSION, Footer, Kind, Seed};
+use super::super::record::{Footer, Kind, Seed};
 use super::super::segment::{
-    FILE_HEADER_LEN, FileHeader, Segment, Step, Walk, file_name, parse_skip, read_file_header,
+    FILE_HEADER_LEN, FileHeader, Segment, Step, Walk, file_name, read_file_header, samples_through,
 };
+use super::super::stretch::{Lesson, decode, learn};
 use super::{Inspection, OtherKind};
 
 /// What is damaged.
@@ -183,18 +183,20 @@ impl Check<'_> {
     }
 
     fn definitions(&mut self, name: &str, mut walk: Walk<'_, RealFs>) -> io::Result<Definitions> {
-        let mut definitions = Definitions::default();
-        while let Some(step) = walk.step()? {
-            if step.header.kind != Kind::Definitions || step.header.codec != CODEC_VERSION {
-                continue;
+        let (mut definitions, mut damaged) = (Definitions::default(), Vec::new());
+        let walked = learn(&mut walk, &mut definitions, &mut self.interner, |step, lesson| match lesson {
+            Lesson::Learnt => Ok(()),
+            Lesson::Damaged | Lesson::Undecodable => {
+                damaged.push(*step);
+                Ok(())
             }
-            let read = walk.payload(&step)?.map(|payload| definitions.read(&payload, &mut self.interner));
-            if !matches!(read, Some(Ok(()))) {
-                let detail = "a definition of series is damaged; it stands twice";
-                self.at_step(name, &step, DamageKind::Definitions, 0, detail);
-            }
+            Lesson::Unreadable(error) => Err(error),
+        });
+        for step in &damaged {
+            let detail = "a definition of series is damaged; it stands twice";
+            self.at_step(name, step, DamageKind::Definitions, 0, detail);
         }
-        Ok(definitions)
+        walked.map(|()| definitions)
     }
 
     fn record(
@@ -231,17 +233,14 @@ impl Check<'_> {
             return;
         }
         place.seq = header.seq;
-        place.samples = place.samples.max(header.samples_after());
+        let through = samples_through(&header, payload);
+        place.samples = place.samples.max(through);
         match (header.kind, payload) {
             (_, None) => {
                 let samples = u64::from(header.samples);
                 self.at_step(name, step, DamageKind::Payload, samples, "the checksum of the record does not fit");
             }
-            (Kind::Skip, Some(payload)) => {
-                let skipped = parse_skip(payload).unwrap_or(0);
-                place.skipped += skipped;
-                place.samples = place.samples.saturating_add(skipped);
-            }
+            (Kind::Skip, Some(_)) => place.skipped += through - header.samples_after(),
             (_, Some(payload)) if decode(definitions, &header, payload).is_some() => {
                 self.verdict.snapshots += 1;
                 self.verdict.samples += u64::from(header.samples);

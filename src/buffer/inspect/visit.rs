@@ -154,9 +154,9 @@ impl Inspection {
         self.stretch(segment).ok()?.first_header(wanted)
     }
 
-    fn stretch(&self, segment: &Segment) -> io::Result<Stretch> {
+    fn stretch(&self, segment: &Segment) -> io::Result<Stretch<'static, RealFs>> {
         let file = RealFs.open(&self.dir().join(file_name(segment.first)), Access::Read)?;
         let seed = Seed::new(self.store_id, segment.first);
-        Ok(Stretch { file, seed, start: FILE_HEADER_LEN, end: segment.len, last: segment.end.seq })
+        Ok(Stretch { fs: &RealFs, file, seed, start: FILE_HEADER_LEN, end: segment.len, last: segment.end.seq })
     }
 }
