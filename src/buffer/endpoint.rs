@@ -240,8 +240,6 @@ impl Endpoint {
     }
 
     pub(super) const FIXED_LEN: usize = 16 + 15 * 8 + 2;
-    /// The same before the last two numbers were added, which then are zero.
-    const FIXED_LEN_BEFORE: usize = Self::FIXED_LEN - 2 * 8;
 
     /// The endpoint as its cursor says, or one that starts at `fresh` where there is no cursor of this name and store.
     pub(super) fn from_cursor(name: String, pair: Pair, value: Option<&[u8]>, store_id: u128, fresh: Mark) -> Self {
@@ -260,8 +258,7 @@ impl Endpoint {
         let Some(value) = value.filter(|value| Self::is_cursor_of(value, store_id, &endpoint.name)) else {
             return endpoint;
         };
-        let numbers = (value.len() - endpoint.name.len() - 2 - 16) / 8;
-        let number = |index: usize| if index < numbers { le_u64(value, 16 + index * 8) } else { 0 };
+        let number = |index: usize| le_u64(value, 16 + index * 8);
         let place = Mark { seq: number(1), samples: number(2) };
         let tally = Tally {
             fates: Fates {
@@ -294,18 +291,13 @@ impl Endpoint {
     }
 
     fn is_cursor_of(value: &[u8], store_id: u128, name: &str) -> bool {
-        let is_laid_out = |fixed: usize| {
-            value.len() == fixed + name.len()
-                && usize::from(le_u16(value, fixed - 2)) == name.len()
-                && value[fixed..] == *name.as_bytes()
-        };
-        [Self::FIXED_LEN, Self::FIXED_LEN_BEFORE].into_iter().any(is_laid_out) && value[..16] == store_id.to_le_bytes()
+        name_in_cursor(value) == Some(name) && value[..16] == store_id.to_le_bytes()
     }
 }
 
 /// The place a cursor file names, whoever's it is: the log must not reuse positions it has passed.
 pub(super) fn place_of_cursor(value: &[u8], store_id: u128) -> Option<Mark> {
-    let ours = value.len() >= Endpoint::FIXED_LEN_BEFORE && value[..16] == store_id.to_le_bytes();
+    let ours = value.len() >= Endpoint::FIXED_LEN && value[..16] == store_id.to_le_bytes();
     let mark = Mark { seq: ours.then(|| le_u64(value, 24))?, samples: le_u64(value, 32) };
     (mark.seq < RESUMABLE_LIMIT && mark.samples < RESUMABLE_LIMIT).then_some(mark)
 }

@@ -13,7 +13,7 @@ use crate::model::Interner;
 use super::OpenError;
 use super::age::AgeGuard;
 use super::doubt::InDoubt;
-use super::durable::{Ending, META_NAME, Meta, cursor_files, file_name_of, meta_files, new_store_id};
+use super::durable::{Ending, META_NAME, Meta, cursor_files, meta_files, new_store_id};
 use super::endpoint::{Endpoint, Reason, cursor_path, place_of_cursor};
 use super::fs::{Access, Entry, EntryKind, Fs, Locking};
 use super::log::blocks;
@@ -272,9 +272,4 @@ fn small_files(options: &LogOptions, entries: &[Entry]) -> BTreeMap<String, u64>
         *size = bytes.max(*size);
     }
     small
-}
-
-/// Sizes of the two files of a state, for [`Log::used_bytes`].
-pub(super) fn name_and_blocks(path: &Path, len: u64) -> Option<(String, u64)> {
-    Some((file_name_of(path)?, blocks(len)))
 }

@@ -5,11 +5,10 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::durable::store_value;
+use super::durable::{file_name_of, store_value};
 use super::endpoint::{Reason, safe_file_name};
 use super::fs::Fs;
-use super::log::Log;
-use super::open::name_and_blocks;
+use super::log::{Log, blocks};
 use super::pair::{self, Pair, VALUE_MAX_BYTES};
 
 impl<F: Fs> Log<F> {
@@ -26,8 +25,8 @@ impl<F: Fs> Log<F> {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the state is longer than 16 MiB"));
         }
         let mut pair = Pair::load(&self.fs, self.state_base(name)).pair;
-        let target = name_and_blocks(&pair.next_path(), pair::file_len(value.len()));
-        let Some((file, size)) = target else { return Err(io::ErrorKind::InvalidFilename.into()) };
+        let Some(file) = file_name_of(&pair.next_path()) else { return Err(io::ErrorKind::InvalidFilename.into()) };
+        let size = blocks(pair::file_len(value.len()));
         let known = self.small.get(&file).copied().unwrap_or(0);
         let growth = size.saturating_sub(known);
         if growth > 0 && self.options.max_bytes < self.used_without_segments() + growth {

@@ -142,9 +142,7 @@ pub struct SyncStats {
 /// What was being done to a file when it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operation {
-    /// Making a segment.
-    Create,
-    /// Writing samples.
+    /// Making a segment or writing samples to it.
     Write,
     /// Forcing bytes to the disk.
     Sync,
@@ -162,7 +160,6 @@ impl Operation {
     /// As a word.
     pub fn word(self) -> &'static str {
         match self {
-            Self::Create => "create",
             Self::Write => "write",
             Self::Sync => "sync",
             Self::Read => "read",

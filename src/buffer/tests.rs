@@ -18,6 +18,7 @@ use super::*;
 mod faults;
 mod golden;
 mod handle;
+mod inspect;
 mod model;
 mod nth;
 mod power;

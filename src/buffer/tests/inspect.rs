@@ -1,0 +1,104 @@
+//! A directory seen from outside, against what the log makes of it.
+
+use std::collections::BTreeMap;
+
+use super::super::inspect::Inspection;
+use super::sim::Rng;
+use super::*;
+
+/// Files that were damaged at random, one way or several.
+fn damage(dir: &Path, rng: &mut Rng) {
+    let mut paths: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| !path.ends_with("lock"));
+    paths.sort();
+    for _ in 0..=rng.below(4) {
+        let path = &paths[rng.below(paths.len())];
+        let Ok(mut bytes) = std::fs::read(path) else { continue };
+        match rng.below(4) {
+            0 => drop(std::fs::remove_file(path)),
+            1 => std::fs::write(path, &bytes[..rng.below(bytes.len())]).unwrap(),
+            2 => {
+                // Its header and its totals: what is left of it may say less than its neighbours know.
+                let len = bytes.len();
+                bytes[..len / 2].fill(0);
+                bytes[len - 20.min(len)..].fill(0);
+                std::fs::write(path, bytes).unwrap();
+            }
+            _ => {
+                let bit = rng.below(bytes.len().max(1) * 8);
+                let Some(byte) = bytes.get_mut(bit / 8) else { continue };
+                *byte ^= 1 << (bit % 8);
+                std::fs::write(path, bytes).unwrap();
+            }
+        }
+    }
+}
+
+fn accounts(endpoints: &[EndpointStatus]) -> BTreeMap<String, (Ledger, Position, Option<Timestamp>)> {
+    let account = |endpoint: &EndpointStatus| {
+        (endpoint.name.clone(), (endpoint.ledger, endpoint.acked, endpoint.oldest_pending_at))
+    };
+    endpoints.iter().map(account).collect()
+}
+
+#[test]
+fn whatever_happened_to_its_files_a_look_from_outside_tells_the_account_the_log_will_tell() {
+    let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (here, there) = (options(dir.path(), &BOTH), options(copy.path(), &BOTH));
+    let mut log = open(&here);
+    for at in 1..=120 {
+        append(&mut log, &snapshot(at, 20));
+    }
+    for index in 0..2 {
+        let lease = log.next(index, Limits { instants_max: 5 + 40 * index, ..ALL }).unwrap();
+        ack(&mut log, index, &lease);
+    }
+    drop(log);
+    let mut compared = 0;
+    for seed in 0..300 {
+        std::fs::remove_dir_all(&there.dir).ok();
+        copy_dir(&here.dir, &there.dir);
+        damage(&there.dir, &mut Rng(seed));
+        let seen = accounts(&Inspection::open(copy.path()).unwrap().endpoints);
+        let log = open(&there);
+        check(&log);
+        let mut told = accounts(&log.status().endpoints);
+        // An endpoint of which both files are gone is none that could be seen.
+        told.retain(|name, _| seen.contains_key(name));
+        assert_eq!(seen, told, "seed {seed}");
+        compared += told.len();
+    }
+    assert!(compared > 300, "{compared}");
+}
+
+#[test]
+fn a_cursor_that_contradicts_the_segments_is_not_believed_from_outside_either() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let options_here = options(dir.path(), &["a"]);
+    let mut log = open(&options_here);
+    append(&mut log, &snapshot(1, 20));
+    drop(log);
+    copy_dir(&options_here.dir, &other.path().join("v1"));
+    let there = options(other.path(), &["a"]);
+    // The same position with other samples before it: two logs that share a store's id.
+    let mut log = open(&there);
+    append(&mut log, &snapshot(2, 7));
+    append(&mut log, &snapshot(3, 7));
+    drain(&mut log, 0, ALL);
+    drop(log);
+    let mut log = open(&options_here);
+    append(&mut log, &snapshot(2, 300));
+    append(&mut log, &snapshot(3, 300));
+    drop(log);
+    for entry in std::fs::read_dir(&there.dir).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if name.starts_with("cursor-") {
+            std::fs::copy(&path, options_here.dir.join(name)).unwrap();
+        }
+    }
+    let seen = Inspection::open(dir.path()).unwrap();
+    let ledger = seen.endpoint("a").unwrap().ledger;
+    assert_eq!((ledger.delivered, ledger.pending), (0, 620));
+    assert!(ledger.balances());
+}
