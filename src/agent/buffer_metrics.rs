@@ -146,6 +146,9 @@ impl BufferMetrics {
         if let Some(free_bytes) = status.free_bytes {
             self.free_bytes.set(free_bytes as f64);
         }
+        if let Some(segment) = status.newest_segment {
+            self.queue.newest_segment.set(segment.number() as f64);
+        }
         if let Some(newest) = status.last_at {
             self.queue.highest_timestamp_seconds.set(newest.seconds());
         }
@@ -184,6 +187,9 @@ impl BufferMetrics {
             self.last_ack_age_seconds.with_label_values(&[name]).set(at.elapsed().as_secs_f64());
         }
         self.queue.samples_pending.with_label_values(&[name, url]).set(ledger.pending as f64);
+        if let Some(segment) = endpoint.segment {
+            self.queue.current_segment.with_label_values(&[name]).set(segment.number() as f64);
+        }
         if let Some(newest) = newest {
             self.queue.queue_highest_timestamp_seconds.with_label_values(&[name, url]).set(newest.seconds());
         }
@@ -205,6 +211,8 @@ struct QueueMetrics {
     queue_highest_timestamp_seconds: GaugeVec,
     highest_timestamp_seconds: Gauge,
     samples_in: IntCounter,
+    newest_segment: Gauge,
+    current_segment: GaugeVec,
 }
 
 impl QueueMetrics {
@@ -227,6 +235,15 @@ impl QueueMetrics {
             samples_in: registry.counter(
                 "prometheus_remote_storage_samples_in_total",
                 "Samples appended for remote-write, before any endpoint's rules, under Prometheus' name for it.",
+            ),
+            newest_segment: registry.gauge(
+                "prometheus_tsdb_wal_segment_current",
+                "The buffer's newest segment, by the ordinal of its first record, under Prometheus' name for it.",
+            ),
+            current_segment: registry.gauges(
+                "prometheus_wal_watcher_current_segment",
+                "The segment this endpoint reads from, by the ordinal of its first record, under Prometheus' name for it.",
+                &["consumer"],
             ),
         }
     }

@@ -129,6 +129,15 @@ fn build_info(registry: &Registry) {
         .gauges("outhaul_build_info", "Always 1; what this outhaul is.", &["version"])
         .with_label_values(&[env!("CARGO_PKG_VERSION")])
         .set(1.0);
+    // `dashboards.libsonnet` of Prometheus' mixin has its list of instances from here.
+    registry
+        .gauges(
+            "prometheus_build_info",
+            "Always 1: the dashboards of Prometheus' mixin find the instance by it.",
+            &["version"],
+        )
+        .with_label_values(&[concat!("outhaul-", env!("CARGO_PKG_VERSION"))])
+        .set(1.0);
     registry.gauge("outhaul_up", "Always 1: alert when it is absent.").set(1.0);
 }
 

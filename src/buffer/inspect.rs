@@ -238,8 +238,10 @@ impl Inspection {
         let holes = self.between.iter().chain(self.known.iter().flat_map(|segment| &segment.holes));
         let (corrupt, memory) = lost_within(holes, place.samples, u64::MAX);
         let readable = self.known.iter().map(|segment| segment.readable_after(place.samples)).sum();
-        let pending = self.known.iter().filter(|segment| segment.end.seq > place.seq);
+        let mut pending = self.known.iter().filter(|segment| segment.end.seq > place.seq).peekable();
+        let next = pending.peek().copied().or(self.known.last());
         EndpointStatus {
+            segment: next.map(|segment| Position(segment.first)),
             acked_at: None,
             ledger: endpoint.ledger(self.end, Ahead { readable, corrupt, memory }),
             acked: Position(place.seq),

@@ -347,6 +347,7 @@ impl<F: Fs> Log<F> {
             max_bytes: self.options.max_bytes,
             free_bytes: self.fs.space(&self.options.dir).ok().map(|space| space.free_bytes),
             segments: self.segments.len(),
+            newest_segment: self.segments.back().map(|segment| Position(segment.first)),
             tail: (self.end.seq > 0).then_some(Position(self.end.seq)),
             last_at: self.last_at,
             append_errors_total: self.counts.append_errors,
@@ -381,8 +382,10 @@ impl<F: Fs> Log<F> {
         let lent = endpoint.loan.as_ref().and_then(|loan| loan.records.first());
         let limbo_records =
             endpoint.loan.as_ref().filter(|loan| loan.given_up.is_some()).map_or(0, |l| l.records.len());
+        let unread = self.segments.iter().find(|segment| segment.end.seq > endpoint.place.seq);
         EndpointStatus {
             name: endpoint.name.clone(),
+            segment: unread.or(self.segments.back()).map(|segment| Position(segment.first)),
             ledger: endpoint.ledger(self.end, self.ahead(endpoint.place)),
             acked: Position(endpoint.place.seq),
             pending_records: self.end.seq.saturating_sub(endpoint.place.seq) + limbo_records as u64,

@@ -114,6 +114,8 @@ pub struct EndpointStatus {
     pub ledger: Ledger,
     /// Everything up to here is accounted for.
     pub acked: Position,
+    /// The first position of the file that is read next, or of the newest one.
+    pub segment: Option<Position>,
     /// Positions after that, those found damaged included.
     pub pending_records: u64,
     /// Bytes on disk after that, definitions included.
@@ -207,6 +209,8 @@ pub struct Status {
     pub free_bytes: Option<u64>,
     /// Files of the log.
     pub segments: usize,
+    /// The first position of the newest of them.
+    pub newest_segment: Option<Position>,
     /// The last position given out.
     pub tail: Option<Position>,
     /// The newest instant ever appended, also before the last restart.

@@ -299,6 +299,7 @@ async fn prometheus_names_for_what_a_queue_does_are_all_there_with_its_labels() 
         ("samples_failed_total", 0.0),
         ("samples_retried_total", 0.0),
         ("samples_dropped_total", 0.0),
+        ("dropped_samples_total", 0.0),
         ("exemplars_total", 0.0),
         ("exemplars_failed_total", 0.0),
         ("exemplars_retried_total", 0.0),

@@ -47,17 +47,26 @@ impl Prometheus {
 
     /// Starts a 3.x, which takes remote-write 2.0, and keeps the metadata that comes with it in a log that can be read.
     pub(crate) fn start_3() -> Self {
-        let program = std::env::var_os("OUTHAUL_TEST_PROMETHEUS_3")
-            .expect("OUTHAUL_TEST_PROMETHEUS_3 names a Prometheus 3.x; run tests/run, which fetches it");
         let arguments = [
             "--enable-feature=metadata-wal-records,native-histograms,exemplar-storage",
             "--no-storage.tsdb.wal-compression",
         ];
-        Self::of(program.into(), "global: {scrape_interval: 1h}\n", &arguments)
+        Self::of(program_3(), "global: {scrape_interval: 1h}\n", &arguments)
+    }
+
+    /// Starts a 3.x that evaluates the groups of this rule file every second.
+    pub(crate) fn start_3_with_rules(rules: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("rules.yml"), rules).unwrap();
+        let config = "global: {scrape_interval: 1h, evaluation_interval: 1s}\nrule_files: [rules.yml]\n";
+        Self::within(directory, program_3(), config, &[])
     }
 
     fn of(program: PathBuf, config: &str, arguments: &[&str]) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::within(tempfile::tempdir().unwrap(), program, config, arguments)
+    }
+
+    fn within(directory: TempDir, program: PathBuf, config: &str, arguments: &[&str]) -> Self {
         std::fs::write(directory.path().join("prometheus.yml"), config).unwrap();
         let arguments = arguments.iter().map(ToString::to_string).collect();
         let mut prometheus = Self { directory, port: free_port(), program, arguments, process: None };
@@ -140,6 +149,18 @@ impl Prometheus {
         result.first()?.1[1].as_str()?.parse().ok()
     }
 
+    /// What a query gives now, by the value of `label`, which tells its series apart.
+    pub(crate) fn values_by(&self, label: &str, expression: &str) -> BTreeMap<String, f64> {
+        let result = self.query(expression);
+        let count = result.len();
+        let value = |(labels, value): (BTreeMap<String, String>, Value)| {
+            (labels.get(label).cloned().unwrap_or_default(), value[1].as_str().unwrap().parse().unwrap())
+        };
+        let values: BTreeMap<String, f64> = result.into_iter().map(value).collect();
+        assert_eq!(values.len(), count, "{label} tells the series of {expression} apart");
+        values
+    }
+
     /// Every sample of the last hour of the series `selector` names, at its own timestamp; stale markers are not shown.
     pub(crate) fn raw(&self, selector: &str) -> Vec<Raw> {
         let result = self.query(&format!("{selector}[1h]"));
@@ -155,6 +176,11 @@ impl Prometheus {
         let result = self.query("{__name__=~\".+\"}[1h]");
         result.iter().map(|(labels, values)| (series_name(labels), points(values).collect())).collect()
     }
+}
+
+fn program_3() -> PathBuf {
+    let program = std::env::var_os("OUTHAUL_TEST_PROMETHEUS_3");
+    program.expect("OUTHAUL_TEST_PROMETHEUS_3 names a Prometheus 3.x; run tests/run, which fetches it").into()
 }
 
 /// A series' identity as text: its labels in order.

@@ -30,8 +30,6 @@ pub(crate) enum Mood {
     Down,
     /// Takes it, and says that it did not.
     Forgetful,
-    /// Will never take it.
-    Refusing,
 }
 
 #[derive(Default)]
@@ -114,10 +112,8 @@ type Shared = (Arc<Mutex<Record>>, Arc<Mutex<Mood>>);
 
 async fn take(State((record, mood)): State<Shared>, body: Bytes) -> StatusCode {
     let mood = *mood.lock().unwrap();
-    match mood {
-        Mood::Down => return StatusCode::SERVICE_UNAVAILABLE,
-        Mood::Refusing => return StatusCode::BAD_REQUEST,
-        Mood::Well | Mood::Forgetful => {}
+    if mood == Mood::Down {
+        return StatusCode::SERVICE_UNAVAILABLE;
     }
     let Ok(request) = encode::decode(&body, Message::V1, Compression::Snappy, 32 << 20) else {
         return StatusCode::BAD_REQUEST;
