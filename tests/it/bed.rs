@@ -3,8 +3,10 @@
 //! Waiting is always for a condition with a deadline ([`eventually`]), never for a time.
 
 mod agent;
+mod captor;
 mod certificates;
 mod engine;
+mod http;
 mod microsocks;
 mod nginx;
 mod process;
@@ -20,6 +22,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 pub(crate) use agent::{Agent, outhaul};
+pub(crate) use captor::Captor;
 pub(crate) use certificates::Authority;
 pub(crate) use engine::{Engine, Event};
 pub(crate) use microsocks::Microsocks;

@@ -51,13 +51,17 @@ fn snapshots() -> [Snapshot; 2] {
     snapshots
 }
 
-fn read_by_python(message: Message) -> Json {
+fn ours(message: Message) -> Json {
     let format = Format { exemplars: true, native_histograms: true, ..Format::new(message, Compression::Snappy) };
     let snapshots = snapshots();
     let parts: Vec<Part> = snapshots.iter().map(Part::from).collect();
     let body = Encoder::new(Labels::empty(), None).encode(&parts, format);
     let unpacked = snap::raw::Decoder::new().decompress_vec(&body.bytes).unwrap();
+    read_by_python(message, &unpacked)
+}
 
+/// A body, unpacked, as JSON.
+pub(crate) fn read_by_python(message: Message, unpacked: &[u8]) -> Json {
     let proto = match message {
         Message::V1 => "proto/remote_write_v1.proto",
         Message::V2 => "proto/remote_write_v2.proto",
@@ -71,7 +75,7 @@ fn read_by_python(message: Message) -> Json {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    python.stdin.take().unwrap().write_all(&unpacked).unwrap();
+    python.stdin.take().unwrap().write_all(unpacked).unwrap();
     let output = python.wait_with_output().unwrap();
     assert!(output.status.success(), "python3 cannot read it; its words are above");
     serde_json::from_slice(&output.stdout).unwrap()
@@ -81,7 +85,8 @@ fn bits(value: f64) -> String {
     value.to_bits().to_string()
 }
 
-const STALE: &str = "9218868437227405314"; // 0x7ff0000000000002
+/// The bits of a stale marker as a number.
+pub(crate) const STALE: &str = "9218868437227405314"; // 0x7ff0000000000002
 
 fn histogram() -> Json {
     json!({
@@ -114,7 +119,7 @@ fn python_reads_our_version_1_bodies_as_they_were_meant() {
         },
         {"labels": labels("latency"), "histograms": [histogram()]},
     ]});
-    assert_eq!(read_by_python(Message::V1), expected);
+    assert_eq!(ours(Message::V1), expected);
 }
 
 #[test]
@@ -143,5 +148,5 @@ fn python_reads_our_version_2_bodies_as_they_were_meant() {
         },
         {"labels": labels("latency"), "histograms": [histogram], "metadata": metadata("HISTOGRAM")},
     ]});
-    assert_eq!(read_by_python(Message::V2), expected);
+    assert_eq!(ours(Message::V2), expected);
 }

@@ -15,6 +15,7 @@ mod mixin;
 mod outage;
 mod pushgateway;
 mod relabel;
+mod starts;
 mod torture;
 mod trouble;
 mod wire;

@@ -247,7 +247,8 @@ impl Families {
                 .with("image", kind.image.as_str())
                 .with("compose_service", kind.service.as_str())
                 .with("outcome", outcome.word());
-            Sample::new(Arc::new(Series::new(labels.build_lossy(), Arc::clone(metadata))), Value::new(number))
+            let series = Arc::new(Series::new(labels.build_lossy(), Arc::clone(metadata)));
+            Sample { series, value: Value::new(number), start: sum.since() }
         };
         [sample(&self.runs, sum.runs as f64), sample(&self.run_seconds, sum.millis as f64 / 1000.0)]
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::state::ExitClass;
+use crate::model::Timestamp;
 
 /// The most combinations of image and service that are kept apart.
 pub(crate) const MAX_KINDS: usize = 1000;
@@ -40,6 +41,16 @@ pub(crate) struct RunSum {
     pub(crate) runs: u64,
     /// How long they took together, in milliseconds.
     pub(crate) millis: u64,
+    /// When both were zero, in milliseconds since the Unix epoch; `None` where an older version began to count.
+    #[serde(default)]
+    since_millis: Option<i64>,
+}
+
+impl RunSum {
+    /// When it was zero.
+    pub(crate) fn since(self) -> Option<Timestamp> {
+        self.since_millis.map(Timestamp::from_millis)
+    }
 }
 
 /// What a sum is of.
@@ -64,13 +75,16 @@ impl Runs {
         Self(sums.into_iter().take(MAX_KINDS * ExitClass::ALL.len()).collect())
     }
 
-    /// Adds a run.
-    pub(crate) fn add(&mut self, run: &FinishedRun) -> Added {
+    /// Adds a run that is told of at `at`.
+    ///
+    /// What is new was zero a millisecond before: a counter's start lies before its first sample.
+    pub(crate) fn add(&mut self, run: &FinishedRun, at: Timestamp) -> Added {
         let own = (run.kind.clone(), run.outcome);
         let fits = self.0.contains_key(&own) || self.0.len() < MAX_KINDS;
         let added = if fits { Added::Own(own) } else { Added::Overflow((RunKind::default(), run.outcome)) };
         let (Added::Own(key) | Added::Overflow(key)) = &added;
-        let sum = self.0.entry(key.clone()).or_default();
+        let since_millis = Some(at.minus(Duration::from_millis(1)).millis());
+        let sum = self.0.entry(key.clone()).or_insert(RunSum { runs: 0, millis: 0, since_millis });
         sum.runs = sum.runs.saturating_add(1);
         sum.millis = sum.millis.saturating_add(u64::try_from(run.took.as_millis()).unwrap_or(u64::MAX));
         added
@@ -102,16 +116,24 @@ mod tests {
     #[test]
     fn runs_of_one_kind_add_up() {
         let mut runs = Runs::default();
-        runs.add(&run("a"));
-        let Added::Own(key) = runs.add(&run("a")) else { panic!("there is room") };
-        assert_eq!(runs.get(&key), RunSum { runs: 2, millis: 600 });
+        let at = Timestamp::from_millis;
+        runs.add(&run("a"), at(1000));
+        let Added::Own(key) = runs.add(&run("a"), at(2000)) else { panic!("there is room") };
+        let sum = runs.get(&key);
+        assert_eq!((sum.runs, sum.millis, sum.since()), (2, 600, Some(at(999))));
+    }
+
+    #[test]
+    fn a_sum_of_an_older_version_is_read_and_began_nobody_knows_when() {
+        let sum: RunSum = serde_json::from_str(r#"{"runs":2,"millis":600}"#).unwrap();
+        assert_eq!((sum.runs, sum.since()), (2, None));
     }
 
     #[test]
     fn what_does_not_fit_is_still_in_the_total() {
         let mut runs = Runs::default();
         for number in 0..MAX_KINDS + 3 {
-            runs.add(&run(&number.to_string()));
+            runs.add(&run(&number.to_string()), Timestamp::from_millis(7));
         }
         assert_eq!(runs.iter().count(), MAX_KINDS + 1);
         assert_eq!(runs.iter().map(|(_, sum)| sum.runs).sum::<u64>(), MAX_KINDS as u64 + 3);

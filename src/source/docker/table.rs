@@ -216,7 +216,7 @@ impl Table {
     }
 
     fn add_run(&mut self, run: &FinishedRun, which: Which, stamp: Timestamp, samples: &mut Vec<Sample>) {
-        let added = self.runs.add(run);
+        let added = self.runs.add(run, stamp);
         let (Added::Own(key) | Added::Overflow(key)) = &added;
         if matches!(added, Added::Overflow(_)) {
             self.notes.runs_merged += 1;

@@ -8,16 +8,14 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use outhaul::encode::{self, Compression, Message};
-use tokio::sync::oneshot;
 
+use super::http::HttpServer;
 use super::{Samples, eventually};
 
 pub(crate) struct Recorder {
-    port: u16,
+    server: HttpServer,
     record: Arc<Mutex<Record>>,
     mood: Arc<Mutex<Mood>>,
-    /// Dropped with the recorder, which ends its thread.
-    _stop: oneshot::Sender<()>,
 }
 
 /// How a request is answered.
@@ -43,23 +41,9 @@ struct Record {
 impl Recorder {
     pub(crate) fn start() -> Self {
         let record = Arc::new(Mutex::new(Record::default()));
-        let (stop, stopped) = oneshot::channel::<()>();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        listener.set_nonblocking(true).unwrap();
         let mood = Arc::new(Mutex::new(Mood::Well));
         let app = Router::new().fallback(take).with_state((Arc::clone(&record), Arc::clone(&mood)));
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-                tokio::select! {
-                    served = axum::serve(listener, app) => served.unwrap(),
-                    _ = stopped => {}
-                }
-            });
-        });
-        Self { port, record, mood, _stop: stop }
+        Self { server: HttpServer::start(app), record, mood }
     }
 
     /// How requests are answered from now on.
@@ -68,11 +52,11 @@ impl Recorder {
     }
 
     pub(crate) fn port(&self) -> u16 {
-        self.port
+        self.server.port()
     }
 
     pub(crate) fn write_url(&self) -> String {
-        format!("http://127.0.0.1:{}/api/v1/write", self.port)
+        self.server.url("/api/v1/write")
     }
 
     /// Every sample but the stale markers, which Prometheus does not show either.

@@ -9,41 +9,26 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::routing::post;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use tokio::sync::oneshot;
+
+use super::http::HttpServer;
 
 /// Whom it knows.
 pub(crate) const CLIENT: (&str, &str) = ("roof-3", "a-secret-of-the-roof");
 
 pub(crate) struct TokenMaker {
-    port: u16,
+    server: HttpServer,
     made: Arc<AtomicUsize>,
-    /// Dropped with the endpoint, which ends its thread.
-    _stop: oneshot::Sender<()>,
 }
 
 impl TokenMaker {
     pub(crate) fn start() -> Self {
         let made = Arc::new(AtomicUsize::new(0));
-        let (stop, stopped) = oneshot::channel::<()>();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        listener.set_nonblocking(true).unwrap();
         let app = Router::new().route("/token", post(make)).with_state(Arc::clone(&made));
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-                tokio::select! {
-                    served = axum::serve(listener, app) => served.unwrap(),
-                    _ = stopped => {}
-                }
-            });
-        });
-        Self { port, made, _stop: stop }
+        Self { server: HttpServer::start(app), made }
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://127.0.0.1:{}/token", self.port)
+        self.server.url("/token")
     }
 
     /// How many tokens were made.
