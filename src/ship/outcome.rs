@@ -222,7 +222,7 @@ fn mask(location: &str) -> String {
 pub fn advice(exchange: &Exchange, host: &str) -> &'static str {
     let answer = match exchange {
         Ok(answer) => answer,
-        Err(failure) => return failure_advice(failure.kind),
+        Err(failure) => return tls_advice(&failure.message).unwrap_or(failure_advice(failure.kind)),
     };
     let is_grafana_cloud = host.ends_with(".grafana.net");
     match answer.status {
@@ -257,6 +257,26 @@ pub fn advice(exchange: &Exchange, host: &str) -> &'static str {
         408 | 425 | 429 => "the receiver asks for less; nothing to do unless it goes on",
         _ if (300..500).contains(&answer.status) => "check the url and the credentials",
         _ => "the receiver is in trouble; nothing to do here",
+    }
+}
+
+/// By rustls' words (`rustls::AlertDescription`, `rustls::CertificateError`, `rustls::PeerIncompatible`).
+fn tls_advice(message: &str) -> Option<&'static str> {
+    let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
+    if says(&["alert: ProtocolVersion", "peer is incompatible"]) {
+        Some("the server speaks no version of TLS that is allowed here: see min_version and max_version of tls_config")
+    } else if says(&["UnknownIssuer"]) {
+        Some("the server's certificate is of no authority that is trusted here: set ca_file of tls_config")
+    } else if says(&["NotValidForName", "not valid for name"]) {
+        Some("the server's certificate is for another name: use that in the url, or set server_name of tls_config")
+    } else if says(&["Expired", "NotValidYet", "certificate expired", "not valid yet"]) {
+        Some("the server's certificate is out of date, or this host's clock is wrong")
+    } else if says(&["CertificateRequired", "alert: UnknownCA", "alert: BadCertificate"]) {
+        Some(
+            "the server wants a client certificate of an authority that it trusts: cert_file and key_file of tls_config",
+        )
+    } else {
+        None
     }
 }
 
@@ -426,6 +446,17 @@ mod tests {
         assert!(advice(&Ok(answer(401)), "prometheus-eu.grafana.net").contains("numeric instance id"));
         assert!(!advice(&Ok(answer(401)), "grafana.net.example.org").contains("numeric instance id"));
         assert!(advice(&Ok(Answer { text: "out of bounds".into(), ..answer(400) }), "x").contains("out_of_order"));
+        for (words, expected) in [
+            ("received fatal alert: ProtocolVersion", "min_version"),
+            ("invalid peer certificate: UnknownIssuer", "ca_file"),
+            ("invalid peer certificate: certificate not valid for name \"a\"", "server_name"),
+            ("invalid peer certificate: Expired", "clock"),
+            ("received fatal alert: CertificateRequired", "cert_file"),
+            ("Connection refused", "the network"),
+        ] {
+            let failed = Err(Failure { kind: FailureKind::Connect, message: words.to_owned() });
+            assert!(advice(&failed, "x").contains(expected), "{words}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod histograms;
 mod mended;
 mod negotiation;
 mod proxies;
+mod rotated;
 mod several;
 
 use std::fmt::Write as _;

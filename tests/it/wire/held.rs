@@ -10,57 +10,40 @@ use crate::bed::{Authority, Nginx, Prometheus, PrometheusOptions, Site};
 
 const NAME: &str = "metrics.test";
 const PASSWORD: &str = "correct-horse";
-/// The ways on which something is wrong; that of the last five is not in a file.
-const BROKEN: [&str; 9] = [
+/// The ways on which something is wrong; that of the last two is not in a file.
+const BROKEN: [&str; 8] = [
     "foreign-certificate",
     "missing-certificate",
     "wrong-authority",
     "wrong-password",
     "login",
     "portal",
-    "too-old",
     "no-certificate",
     "wrong-name",
 ];
-/// Those on which nothing is.
-const WELL: [&str; 2] = ["right", "believed"];
 
-/// The doors of the receiver.
-struct Doors {
-    /// Behind TLS, with a certificate and a password asked for.
-    tls: Site,
-    /// Behind TLS of one version only.
-    old: Site,
-    /// That sends people to a login page.
-    plain: Site,
-}
-
-impl Doors {
-    fn http(&self, directory: &Path, version: &str, pages: &str, upstream: u16) -> String {
-        let file = |name: &str| directory.join(name).display().to_string();
-        let certificate =
-            format!("ssl_certificate {}; ssl_certificate_key {};", file("server.pem"), file("server.key"));
-        let pass = format!("location / {{ proxy_pass http://127.0.0.1:{upstream}; }}");
-        format!(
-            "server {{ listen 127.0.0.1:{} ssl; server_name {NAME}; {certificate}\n\
-             ssl_client_certificate {}; ssl_verify_client on; auth_basic receiver; auth_basic_user_file {};\n{pass} }}\n\
-             server {{ listen 127.0.0.1:{} ssl; ssl_protocols {version}; {certificate} {pass} }}\n{}",
-            self.tls.port,
-            file("trusted.pem"),
-            file("passwords"),
-            self.old.port,
-            self.plain.plain(pages),
-        )
-    }
+/// A receiver behind TLS that asks for a certificate and a password, beside one that sends people to a login page.
+fn guarded(tls: &Site, plain: &Site, directory: &Path, pages: &str, upstream: u16) -> String {
+    let file = |name: &str| directory.join(name).display().to_string();
+    format!(
+        "server {{ listen 127.0.0.1:{} ssl; server_name {NAME};\n\
+         ssl_certificate {}; ssl_certificate_key {}; ssl_client_certificate {}; ssl_verify_client on;\n\
+         auth_basic receiver; auth_basic_user_file {};\n\
+         location / {{ proxy_pass http://127.0.0.1:{upstream}; }} }}\n{}",
+        tls.port,
+        file("server.pem"),
+        file("server.key"),
+        file("trusted.pem"),
+        file("passwords"),
+        plain.plain(pages),
+    )
 }
 
 /// The ways, each with something else that is wrong.
-fn endpoints(directory: &Path, doors: &Doors) -> Vec<String> {
+fn endpoints(directory: &Path, tls: &Site, plain: &Site) -> Vec<String> {
     let file = |name: &str| directory.join(name).display().to_string();
-    let url = |site: &Site| format!("https://127.0.0.1:{}/api/v1/write", site.port);
-    let old = |name: &str, settings: &str| endpoint(name, &url(&doors.old), &format!(", tls_config: {{{settings}}}"));
-    let too_old = format!("ca_file: \"{}\", server_name: {NAME}, min_version: TLS13", file("trusted.pem"));
     let secure = |name: &str, ca: &str, client: &str, password: &str| {
+        let url = format!("https://127.0.0.1:{}/api/v1/write", tls.port);
         let client = match client {
             "" => String::new(),
             name => format!(
@@ -75,7 +58,7 @@ fn endpoints(directory: &Path, doors: &Doors) -> Vec<String> {
             file(password),
             file(ca),
         );
-        endpoint(name, &url(&doors.tls), &more)
+        endpoint(name, &url, &more)
     };
     vec![
         secure("right", "trusted.pem", "ours", "password"),
@@ -85,11 +68,8 @@ fn endpoints(directory: &Path, doors: &Doors) -> Vec<String> {
         secure("wrong-authority", "authority.pem", "ours", "password"),
         secure("wrong-password", "trusted.pem", "ours", "wrong-password"),
         secure("wrong-name", "trusted.pem", "ours", "password").replace(NAME, "other.test"),
-        endpoint("login", &doors.plain.url("/login"), ""),
-        endpoint("portal", &doors.plain.url("/portal"), ""),
-        // Neither the authority nor the name is known.
-        old("believed", "insecure_skip_verify: true"),
-        old("too-old", &too_old),
+        endpoint("login", &plain.url("/login"), ""),
+        endpoint("portal", &plain.url("/portal"), ""),
     ]
 }
 
@@ -104,7 +84,6 @@ fn expect_reasons(stage: &Stage, directory: &Path) {
     stage.expect_to_say("wrong-name", &["level=warn", "other.test", NAME]);
     stage.expect_to_say("login", &["level=warn", "status 302, redirected to", "/sign-in", "login page"]);
     stage.expect_to_say("portal", &["level=warn", "a web page answered"]);
-    stage.expect_to_say("too-old", &["level=warn", "ProtocolVersion"]);
 }
 
 #[test]
@@ -125,14 +104,14 @@ fn what_only_an_operator_can_mend_is_held_and_said_and_delivered_once_the_files_
     fs::write(file("wrong-password"), "battery-staple").unwrap();
 
     let prometheus = Prometheus::start(PrometheusOptions::default());
-    let doors = Doors { tls: Site::new(), old: Site::new(), plain: Site::new() };
+    let (tls, plain) = (Site::new(), Site::new());
     let login = "location = /login { return 302 /sign-in; }\n\
                  location = /portal { default_type text/html; return 200 '<html><title>Welcome</title></html>'; }";
-    let nginx = Nginx::start(&doors.http(files.path(), "TLSv1.2", login, prometheus.port()), doors.tls.port);
+    let nginx = Nginx::start(&guarded(&tls, &plain, files.path(), login, prometheus.port()), tls.port);
 
-    let mut stage = Stage::start("2s", &endpoints(files.path(), &doors));
+    let mut stage = Stage::start("2s", &endpoints(files.path(), &tls, &plain));
     expect_reasons(&stage, files.path());
-    stage.wait_until_drained(&prometheus, &WELL);
+    stage.wait_until_drained(&prometheus, &["right"]);
     for way in BROKEN {
         assert_eq!(stage.fate(way, "delivered"), 0.0, "{way}");
         assert_eq!(prometheus.raw(&format!("outhaul_up{{way=\"{way}\"}}")), [], "{way}");
@@ -147,15 +126,16 @@ fn what_only_an_operator_can_mend_is_held_and_said_and_delivered_once_the_files_
     fs::write(file("wrong-password"), PASSWORD).unwrap();
     let pass = format!("proxy_pass http://127.0.0.1:{}/api/v1/write;", prometheus.port());
     let open = format!("location = /login {{ {pass} }} location = /portal {{ {pass} }}");
-    nginx.reload(&doors.http(files.path(), "TLSv1.3", &open, prometheus.port()));
+    nginx.reload(&guarded(&tls, &plain, files.path(), &open, prometheus.port()));
 
-    let mended = &BROKEN[..7];
+    let mended = &BROKEN[..6];
     stage.wait_until_drained(&prometheus, mended);
     stage.assert_balanced(&BROKEN);
     assert!(!stage.agent.log().contains(PASSWORD) && !stage.agent.log().contains("battery-staple"));
     stage.agent.terminate();
     let (taken, answered) = (stage.recorder.samples(), prometheus.all_samples());
-    for way in WELL.iter().chain(mended) {
+    assert_same("right", &taken, &of_way(&answered, "right"));
+    for way in mended {
         assert_same(way, &taken, &of_way(&answered, way));
     }
 }
