@@ -9,14 +9,14 @@
 
 use super::{NEAR_LEN_MAX, NEAR_LEN_MIN, NEAR_OFFSET_MAX};
 
-/// How many links of a chain are followed. Twice as many would save less than one byte in a hundred.
+/// How many links of a chain are followed. Twice as many would save one byte in a hundred.
 const CHAIN_LINKS_MAX: usize = 4;
 /// How many where what is known is [`GOOD_LEN`] long.
 const CHAIN_LINKS_MAX_IF_GOOD: usize = 1;
-/// A sample's value or instant, with what stands around it.
-const GOOD_LEN: u8 = 12;
+/// Long enough that something longer is seldom worth more.
+const GOOD_LEN: u8 = 8;
 /// What is so long is taken as it is, and nothing is looked for until it has nearly ended.
-const NICE_LEN: u8 = 24;
+const NICE_LEN: u8 = 16;
 /// Longer matches are told in pieces of this.
 const LEN_MAX: usize = u8::MAX as usize;
 /// How far a match that turns up late is followed back.
