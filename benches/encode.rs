@@ -139,18 +139,18 @@ impl Cost {
 
     #[expect(clippy::print_stdout, reason = "this is what the bench is for")]
     fn print(&self, shape: &str, what: &str) {
-        let samples = self.samples as f64;
-        print!(
-            "| {shape} | {what} | {:.0} | {:.0} | {:.2} | {:.3} |",
-            self.nanos(self.took),
-            self.nanos(self.packing),
-            self.bytes as f64 / samples,
-            self.allocations as f64 / samples
-        );
+        let each = |count: f64| count / self.samples as f64;
+        print!("| {shape} | {what} | {:.0} |", self.nanos(self.took));
+        let bytes = each(self.bytes as f64);
+        if self.packing.is_zero() {
+            print!(" | {bytes:.2} | |");
+        } else {
+            print!(" {:.0} | {bytes:.2} | {:.3} |", self.nanos(self.packing), each(self.allocations as f64));
+        }
         if self.snap_bytes == 0 {
             println!(" | |");
         } else {
-            println!(" {:.0} | {:.2} |", self.nanos(self.snap_packing), self.snap_bytes as f64 / samples);
+            println!(" {:.0} | {:.2} |", self.nanos(self.snap_packing), each(self.snap_bytes as f64));
         }
     }
 }
