@@ -13,6 +13,7 @@ mod quarantine;
 mod show;
 mod text;
 mod time;
+mod verify;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -46,7 +47,7 @@ pub(super) enum Command {
     /// The files of the buffer: segments with positions, instants and samples
     Ls(Place),
     /// Check every checksum and decode every sample; exit code 1 if anything is damaged
-    #[command(after_help = look::VERIFY_HELP)]
+    #[command(after_help = verify::HELP)]
     Verify(Place),
     /// Print the samples: as JSON lines, for promtool, or as the bytes on disk
     #[command(after_help = dump::HELP)]
@@ -72,7 +73,7 @@ pub(super) fn main(command: &Command) -> Result<Exit, Exit> {
     match command {
         Command::Status(place) => look::status(place),
         Command::Ls(place) => look::ls(place),
-        Command::Verify(place) => look::verify(place),
+        Command::Verify(place) => verify::main(place),
         Command::Dump(options) => dump::main(options),
         Command::Export(options) => carry::export(options),
         Command::Import(options) => carry::import(options),

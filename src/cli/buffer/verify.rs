@@ -1,0 +1,101 @@
+//! `buffer verify`: every checksum and every sample; what is damaged, where, and what it costs.
+
+use serde_json::{Value, json};
+
+use super::show::Progress;
+use super::text::{bytes, count};
+use super::{Place, failed};
+use crate::buffer::inspect::{Inspection, Verdict};
+use crate::cli::{Exit, say};
+use crate::model::Timestamp;
+
+pub(super) const HELP: &str = "Takes no lock and writes nothing: safe while an agent runs. A record that is just being written, one that a killed
+process never finished, and files that the agent removes meanwhile are no damage.
+
+Exit codes: 0 everything is whole, 1 damage was found, 64 usage or configuration, 73 there is no buffer or it cannot be read.";
+
+pub(super) fn main(place: &Place) -> Result<Exit, Exit> {
+    let inspection = place.find()?.inspect()?;
+    let mut progress = Progress::new("checking");
+    let verdict = inspection.verify(&mut |done, total| progress.bytes(done, total));
+    drop(progress);
+    if place.json {
+        say(&verdict_json(&inspection, &verdict))?;
+    } else {
+        say_verdict(&verdict)?;
+    }
+    if verdict.damages.is_empty() {
+        return Ok(Exit::Fine);
+    }
+    if place.json {
+        return Err(Exit::Failed);
+    }
+    Err(failed(&format_args!(
+        "{} damaged places, {} samples lost; everything else is still delivered, and the loss is counted as corrupt",
+        count(verdict.damages.len() as u64),
+        count(verdict.lost_samples())
+    )))
+}
+
+fn say_verdict(verdict: &Verdict) -> Result<(), Exit> {
+    for damage in &verdict.damages {
+        let position = damage.position.map_or_else(String::new, |position| format!(", position {position}"));
+        let at = damage.at.map_or_else(String::new, |at| format!(" ({at})"));
+        say(&format_args!(
+            "{} at byte {}: {}{position}{at}: {}; {} samples lost",
+            damage.file,
+            damage.offset,
+            damage.kind.word(),
+            damage.detail,
+            count(damage.samples)
+        ))?;
+    }
+    say(&format_args!(
+        "{} segments, {}: {} snapshots with {} samples are whole",
+        verdict.segments,
+        bytes(verdict.bytes),
+        count(verdict.snapshots),
+        count(verdict.samples)
+    ))?;
+    if verdict.unfinished_bytes > 0 {
+        say(&format_args!(
+            "{} bytes at an end are a record never finished, or one just being written: no damage",
+            verdict.unfinished_bytes
+        ))?;
+    }
+    if verdict.skipped_samples > 0 {
+        let skipped = count(verdict.skipped_samples);
+        say(&format_args!(
+            "{skipped} samples never reached the disk, because it could not be written and memory was full: no damage"
+        ))?;
+    }
+    Ok(())
+}
+
+fn verdict_json(inspection: &Inspection, verdict: &Verdict) -> Value {
+    let damages = verdict.damages.iter().map(|damage| {
+        json!({
+            "file": damage.file,
+            "offset": damage.offset,
+            "bytes": damage.bytes,
+            "kind": damage.kind.word(),
+            "position": damage.position,
+            "at_ms": damage.at.map(Timestamp::millis),
+            "lost_samples": damage.samples,
+            "detail": damage.detail,
+        })
+    });
+    json!({
+        "path": inspection.path,
+        "whole": verdict.damages.is_empty(),
+        "damages": damages.collect::<Vec<_>>(),
+        "lost_samples": verdict.lost_samples(),
+        "segments": verdict.segments,
+        "vanished_segments": verdict.vanished,
+        "bytes": verdict.bytes,
+        "snapshots": verdict.snapshots,
+        "samples": verdict.samples,
+        "unfinished_bytes": verdict.unfinished_bytes,
+        "skipped_samples": verdict.skipped_samples,
+    })
+}
