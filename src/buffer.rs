@@ -10,10 +10,11 @@
 //! | room | what it does |
 //! |---|---|
 //! | `fs` | the operations on files; the seam for tests that make them fail |
-//! | `record`, `segment`, `codec` | bytes: one record, one file, one snapshot |
+//! | `record`, `codec`, `draft` | bytes: one record, one snapshot, what is appended |
+//! | `segment`, `walk`, `recover` | one file: what is known of it, from record to record, found out again |
 //! | `pair`, `state` | small values that survive a full disk and a power cut |
 //! | `endpoint`, `status` | an endpoint's place and account; the numbers told to others |
-//! | `log`, `open`, `append`, `read`, `evict` | the log itself, synchronous |
+//! | `log`, `open`, `append`, `active`, `read`, `evict` | the log itself, synchronous |
 //! | `survey` | the segments of a directory lined up, for `open` and `inspect` |
 //! | `age` | whether the clock can be believed |
 //! | `degraded`, `ring` | what happens while the disk cannot be written |
@@ -28,12 +29,14 @@
 //! totals: nothing. In one of a cursor's two files: a step back, so some samples are sent again. All of it is counted, but
 //! for the very last record of a process that was killed: if *its* header is damaged too, it looks like one never finished.
 
+mod active;
 mod age;
 mod append;
 pub mod carry;
 mod codec;
 mod degraded;
 mod doubt;
+mod draft;
 mod durable;
 mod endpoint;
 mod evict;
@@ -46,6 +49,7 @@ mod pair;
 mod quarantine;
 mod read;
 mod record;
+mod recover;
 mod ring;
 mod segment;
 mod state;
@@ -53,6 +57,7 @@ mod status;
 mod stretch;
 mod survey;
 pub mod upkeep;
+mod walk;
 
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]

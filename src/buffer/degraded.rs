@@ -6,7 +6,8 @@
 use std::io;
 use std::time::Instant;
 
-use super::append::{Item, WriteError};
+use super::append::WriteError;
+use super::draft::Item;
 use super::endpoint::Reason;
 use super::fs::Fs;
 use super::log::{Log, lost_of};

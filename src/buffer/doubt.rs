@@ -11,7 +11,9 @@ use std::time::Instant;
 
 use crate::model::{Snapshot, Timestamp};
 
-use super::append::{Active, Item, WriteError};
+use super::active::Active;
+use super::append::WriteError;
+use super::draft::Item;
 use super::fs::Fs;
 use super::log::Log;
 use super::ring::Held;

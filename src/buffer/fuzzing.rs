@@ -17,7 +17,8 @@ use super::fs::{Access, Entry, EntryKind, Fs, Locking, Space};
 use super::log::{Log, LogOptions};
 use super::pair::{Pair, paths};
 use super::record::{About, Kind, Seed, write};
-use super::segment::{Mark, encode_file_header, file_name};
+use super::recover::encode_file_header;
+use super::segment::{Mark, file_name};
 use super::{Fates, Limits, Options, SyncPolicy};
 
 const STORE_ID: u128 = 0x0123_4567_89ab_cdef_0011_2233_4455_6677;

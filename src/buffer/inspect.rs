@@ -24,7 +24,8 @@ use super::fs::{Entry, EntryKind, Fs as _, RealFs};
 use super::log::lost_within;
 use super::open::store_id_of;
 use super::pair::Pair;
-use super::segment::{Claim, FILE_HEADER_LEN, Hole, Mark, Segment, file_name, parse_name};
+use super::recover::Claim;
+use super::segment::{FILE_HEADER_LEN, Hole, Mark, Segment, file_name, parse_name};
 use super::survey::{Lineup, Look, Seen, could_hold, hole_after, look_at};
 use super::{EndpointStatus, Position};
 

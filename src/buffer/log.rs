@@ -5,7 +5,7 @@
 //! where a process ended without one.
 //!
 //! It never appends to a file of an earlier process, never repairs a file, and never fails because of what it finds in one.
-//! Writing is in `append.rs`, reading in `read.rs`; this file holds what both share.
+//! Writing is in `append.rs` and `active.rs`, reading in `read.rs`; this file holds what both share.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 
 use crate::model::{Interner, Timestamp};
 
+use super::active::Active;
 use super::age::AgeGuard;
-use super::append::{Active, WriteError};
+use super::append::WriteError;
 use super::doubt::InDoubt;
 use super::durable::Ending;
 use super::endpoint::{Acked, Ahead, Endpoint};

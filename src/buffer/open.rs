@@ -21,8 +21,9 @@ use super::log::{Counts, Fullness, Log, LogOptions};
 use super::pair::Pair;
 use super::quarantine::Quarantine;
 use super::record::RESUMABLE_LIMIT;
+use super::recover::{Claim, FileHeader, read_file_header};
 use super::ring::Ring;
-use super::segment::{Cause, Claim, FileHeader, Hole, Mark, Segment, file_name, parse_name, read_file_header};
+use super::segment::{Cause, Hole, Mark, Segment, file_name, parse_name};
 use super::survey::{Lineup, Look, Surplus, could_hold, hole_after, look_at};
 
 /// What the directory's segments are.

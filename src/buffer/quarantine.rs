@@ -14,11 +14,12 @@ use std::path::{Path, PathBuf};
 
 use crate::model::{Interner, Snapshot, Timestamp};
 
-use super::append::{Draft, Item};
+use super::draft::{Draft, Item};
 use super::fs::{Access, EntryKind, Fs};
 use super::log::{Log, blocks};
 use super::record::{About, Kind, Seed, le_i64, le_u16, le_u64, write};
-use super::segment::{FILE_HEADER_LEN, FileHeader, Mark, SEGMENT_MAX_BYTES, encode_file_header, read_file_header};
+use super::recover::{FileHeader, encode_file_header, read_file_header};
+use super::segment::{FILE_HEADER_LEN, Mark, SEGMENT_MAX_BYTES};
 use super::status::{Operation, QuarantineStatus};
 use super::stretch::Stretch;
 use super::{Fates, SyncPolicy};

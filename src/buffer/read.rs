@@ -13,9 +13,10 @@ use super::endpoint::{LentRecord, Loan, Spot};
 use super::fs::{Access, Fs, retry};
 use super::log::Log;
 use super::record::{Header, Kind, Seed};
-use super::segment::{Cause, FILE_HEADER_LEN, Mark, Segment, Walk, samples_through};
+use super::segment::{Cause, FILE_HEADER_LEN, Mark, Segment, samples_through};
 use super::status::Operation;
 use super::stretch::{Lesson, decode, learn};
+use super::walk::Walk;
 use super::{Lease, Limits, Position};
 
 /// One endpoint's open segment.

@@ -10,7 +10,7 @@ use crate::model::{Interner, Snapshot};
 use super::codec::Definitions;
 use super::fs::{Fs, retry};
 use super::record::{CODEC_VERSION, Header, Kind, Seed};
-use super::segment::{Step, Walk};
+use super::walk::{Step, Walk};
 
 /// See the module.
 pub(super) struct Stretch<'a, F: Fs> {

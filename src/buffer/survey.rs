@@ -8,8 +8,10 @@ use std::path::Path;
 
 use super::fs::{Access, Fs, retry};
 use super::record::RESUMABLE_LIMIT;
-use super::segment::{Cause, Claim, FileHeader, Hole, Mark, Recovered, Segment};
-use super::segment::{file_name, read_file_header, recover};
+use super::recover::{Claim, FileHeader, Recovered};
+use super::recover::{read_file_header, recover};
+use super::segment::file_name;
+use super::segment::{Cause, Hole, Mark, Segment};
 
 /// A segment as its file shows it.
 pub(super) struct Seen {

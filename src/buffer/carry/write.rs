@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use crate::model::Timestamp;
 
-use super::super::append::{Draft, Item};
+use super::super::draft::{Draft, Item};
 use super::super::inspect::{Inspection, Record, Selection};
 use super::super::segment::Mark;
 use super::{Block, BlockKind};

@@ -14,10 +14,10 @@ use super::super::endpoint::name_in_cursor;
 use super::super::fs::{Access, EntryKind, Fs as _, RealFs};
 use super::super::pair::Pair;
 use super::super::record::{Footer, Kind, Seed};
-use super::super::segment::{
-    FILE_HEADER_LEN, FileHeader, Segment, Step, Walk, file_name, read_file_header, samples_through,
-};
+use super::super::recover::{FileHeader, read_file_header};
+use super::super::segment::{FILE_HEADER_LEN, Segment, file_name, samples_through};
 use super::super::stretch::{Lesson, decode, learn};
+use super::super::walk::{Step, Walk};
 use super::{Inspection, OtherKind};
 
 /// What is damaged.

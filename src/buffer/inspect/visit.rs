@@ -11,9 +11,10 @@ use crate::model::{Interner, Snapshot, Timestamp};
 use super::super::EndpointStatus;
 use super::super::fs::{Access, Fs as _, RealFs};
 use super::super::record::{Header, Seed};
-use super::super::segment::{FILE_HEADER_LEN, Mark, Segment, Step, file_name};
+use super::super::segment::{FILE_HEADER_LEN, Mark, Segment, file_name};
 use super::super::stretch::Stretch;
 use super::super::upkeep::Purge;
+use super::super::walk::Step;
 use super::Inspection;
 
 /// Which records; all bounds are inclusive, and none is none.

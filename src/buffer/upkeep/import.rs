@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Snapshot, Timestamp};
 
-use super::super::append::{Draft, Item};
 use super::super::carry::{CarriedSnapshot, ExportFile};
+use super::super::draft::{Draft, Item};
 use super::super::log::{BLOCK_BYTES, SEGMENT_OVERHEAD_BYTES, blocks};
 use super::super::segment::Mark;
 use super::{Upkeep, storage_full};

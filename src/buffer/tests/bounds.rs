@@ -1,0 +1,126 @@
+//! What the log gives up to keep its bounds, and that it is counted.
+
+use super::*;
+
+#[test]
+fn when_the_buffer_is_full_the_oldest_goes_and_is_counted_for_those_who_still_wanted_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LogOptions { max_bytes: 96 << 10, ..options(dir.path(), &BOTH) };
+    let mut log = open(&options);
+    for at in 1..=1000 {
+        append(&mut log, &snapshot(at, 20));
+        if at <= 900 {
+            drain(&mut log, 1, ALL);
+        }
+        check(&log);
+        assert!(disk_bytes(&options.dir) <= options.max_bytes);
+    }
+    let (a, b) = (ledger(&log, 0), ledger(&log, 1));
+    assert!(a.evicted.size > 0 && a.evicted.size + a.pending == 20_000, "{a:?}");
+    assert_eq!((b.evicted.total(), b.delivered), (0, 18_000), "{b:?}");
+    let rest = drain(&mut log, 0, ALL);
+    assert_eq!(rest.len() as u64 * 20, a.pending);
+    assert_eq!(rest.last(), Some(&snapshot(1000, 20)));
+}
+
+#[test]
+fn what_is_on_loan_when_it_is_evicted_is_settled_by_its_acknowledgement() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LogOptions { max_bytes: 96 << 10, ..options(dir.path(), &["a"]) };
+    let mut log = open(&options);
+    for at in 1..=10 {
+        append(&mut log, &snapshot(at, 20));
+    }
+    let lease = log.next(0, ALL).unwrap();
+    for at in 11..=1000 {
+        append(&mut log, &snapshot(at, 20));
+        check(&log);
+    }
+    let before = ledger(&log, 0);
+    assert!(before.evicted.size > 0);
+    ack(&mut log, 0, &lease);
+    check(&log);
+    let after = ledger(&log, 0);
+    assert_eq!((after.delivered, after.evicted), (200, before.evicted));
+    assert_eq!(before.pending - after.pending, 200);
+}
+
+#[test]
+fn what_is_on_loan_when_it_is_evicted_and_never_answered_is_evicted() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LogOptions { max_bytes: 96 << 10, ..options(dir.path(), &["a"]) };
+    for restart in [true, false] {
+        std::fs::remove_dir_all(&options.dir).ok();
+        let mut log = open(&options);
+        for at in 1..=10 {
+            append(&mut log, &snapshot(at, 20));
+        }
+        log.next(0, ALL).unwrap();
+        for at in 11..=1000 {
+            append(&mut log, &snapshot(at, 20));
+        }
+        let before = ledger(&log, 0);
+        if restart {
+            drop(log);
+            log = open(&options);
+        }
+        drain(&mut log, 0, ALL);
+        check(&log);
+        let after = ledger(&log, 0);
+        assert_eq!(after.evicted.size, before.evicted.size + 200);
+        assert_eq!(after.corrupt, 0);
+    }
+}
+
+#[test]
+fn segments_older_than_max_age_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LogOptions { max_age: Some(Duration::from_secs(50)), ..options(dir.path(), &["a"]) };
+    let mut log = open(&options);
+    let start = Instant::now();
+    for at in 1..=1000 {
+        log.append(snapshot(at, 20), start + Duration::from_secs(u64::from(at))).unwrap();
+        check(&log);
+        assert!(at > 600 || ledger(&log, 0).evicted.age == 0, "the clock must have been steady for a while");
+    }
+    let ledger = ledger(&log, 0);
+    assert!(ledger.evicted.age > 0 && ledger.evicted.size == 0);
+    assert!(ledger.pending >= 50 * 20);
+    assert!(log.status().endpoints[0].oldest_pending_at.unwrap() > Timestamp::from_millis(850_000));
+    // One stamp from a wrong clock must not cost the backlog.
+    log.append(snapshot(9_000_000, 20), start + Duration::from_secs(1001)).unwrap();
+    assert_eq!(self::ledger(&log, 0).evicted.age, ledger.evicted.age);
+}
+
+#[test]
+fn a_snapshot_that_can_never_fit_is_refused_and_costs_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LogOptions { max_bytes: 96 << 10, ..options(dir.path(), &["a"]) };
+    let mut log = open(&options);
+    append(&mut log, &snapshot(1, 20));
+    let refused = log.append(snapshot(2, 20_000), Instant::now());
+    assert!(matches!(refused, Err(AppendError::TooLarge { samples: 20_000, .. })));
+    append(&mut log, &snapshot(3, 20));
+    assert_eq!(drain(&mut log, 0, ALL), [snapshot(1, 20), snapshot(3, 20)]);
+    check(&log);
+    assert_eq!(log.status().append_errors_samples_total, 20_000);
+}
+
+#[test]
+fn states_survive_and_count_towards_the_bound() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LogOptions { max_bytes: 96 << 10, ..options(dir.path(), &["a"]) };
+    let mut log = open(&options);
+    for at in 1..=1000 {
+        append(&mut log, &snapshot(at, 20));
+        log.save_state("docker unix:///x", &vec![7; at as usize * 20]).unwrap();
+        check(&log);
+        assert!(disk_bytes(&options.dir) <= options.max_bytes);
+    }
+    assert!(log.save_state("docker unix:///x", &vec![8; 200_000]).is_err());
+    drop(log);
+    let log = open(&options);
+    check(&log);
+    assert_eq!(log.load_state("docker unix:///x"), Some(vec![7; 20_000]));
+    assert_eq!(log.load_state("another"), None);
+}
