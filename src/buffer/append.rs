@@ -134,6 +134,7 @@ impl<F: Fs> Log<F> {
 
     /// Encodes for the segment it will go to, sealing and evicting until it fits; with the draft of a new one if one is needed.
     fn frame_with_room(&mut self, item: Item<'_>, now: Instant) -> Result<(Frame, Option<Draft>), WriteError> {
+        let mut was_sealed = false;
         loop {
             let mut fresh = None;
             let last = self.segments.back().filter(|_| self.active.is_some());
@@ -146,14 +147,14 @@ impl<F: Fs> Log<F> {
             let frame = match draft.frame(item) {
                 // A segment can number only so many series; a new one begins anew.
                 Err(TooLarge) if holds_records => {
-                    self.seal(now)?;
+                    self.seal_once(&mut was_sealed, now)?;
                     continue;
                 }
                 frame => frame?,
             };
             let file_len = len + frame.bytes.len() as u64 + Footer::RECORD_LEN as u64;
             if holds_records && file_len > self.options.segment_bytes {
-                self.seal(now)?;
+                self.seal_once(&mut was_sealed, now)?;
                 continue;
             }
             let used = self.used_bytes() + blocks(file_len) - accounted;
@@ -174,6 +175,15 @@ impl<F: Fs> Log<F> {
                 return Err(WriteError::TooLarge);
             }
         }
+    }
+
+    /// Finishes a full file. What is in doubt then has been written to another, which may be as full: where no sync
+    /// succeeds that would go on for ever, so the second time is one for memory.
+    fn seal_once(&mut self, was_sealed: &mut bool, now: Instant) -> Result<(), WriteError> {
+        if std::mem::replace(was_sealed, true) {
+            return Err(WriteError::Io(io::Error::other("nothing that is written can be forced to the disk")));
+        }
+        self.seal(now)
     }
 
     pub(super) fn used_without_segments(&self) -> u64 {

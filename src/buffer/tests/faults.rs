@@ -166,6 +166,26 @@ fn after_a_failed_sync_every_endpoint_gets_every_record_once_in_order() {
 }
 
 #[test]
+fn a_full_segment_on_a_disk_that_never_syncs_costs_memory_and_no_append_hangs() {
+    let dir = tempfile::tempdir().unwrap();
+    let sync = SyncPolicy::Interval(Duration::from_secs(3600));
+    let options = LogOptions { sync, ..options(dir.path(), &["a"]) };
+    let (fs, mut log) = faulty(&options);
+    fs.set(Some(Fault::All { op: Op::Sync, errno: EIO }));
+    let all: Vec<_> = (1..=50).map(|at| snapshot(at, 20)).collect();
+    let durable = all.iter().filter(|one| append(&mut log, one).durable).count();
+    check(&log);
+    assert!(log.status().degraded && durable > 0, "{durable}");
+
+    fs.set(None);
+    log.tick(Instant::now() + Duration::from_secs(60));
+    check(&log);
+    assert!(!log.status().degraded);
+    assert_eq!(ledger(&log, 0).pending, 1000);
+    assert_eq!(drain(&mut log, 0, ALL), all);
+}
+
+#[test]
 fn short_of_disk_the_buffer_replaces_what_it_has_and_does_not_grow_and_grows_again_later() {
     let dir = tempfile::tempdir().unwrap();
     let options = LogOptions { min_free: Some(1 << 20), ..options(dir.path(), &["a"]) };
