@@ -97,10 +97,10 @@ impl Finder {
         Self { last_with_hash: vec![0; 1 << HASH_BITS], steps: vec![0; WINDOW_BYTES], last: Found::default() }
     }
 
-    /// Forgets the message before. Steps stay, because only chains that begin in this message lead to any.
+    /// Forgets the message before. Steps stay, because only chains that begin in this message lead to any; of what was found
+    /// last nothing is left, because no match goes beyond its message.
     pub(super) fn begin(&mut self) {
         self.last_with_hash.fill(0);
-        self.last = Found::default();
     }
 
     /// Finds for the positions from `start` on, which follow those of the call before.
