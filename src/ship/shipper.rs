@@ -39,10 +39,10 @@ pub(super) const HELD_PROBE_INTERVAL: Duration = Duration::from_secs(30);
 const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to leave a buffer alone that says it has something and cannot give it: its disk does not let it read.
 const UNREADABLE_WAIT: Duration = Duration::from_secs(1);
-/// Of a backlog, so many snapshots are taken at once,
-const LEASE_INSTANTS_MAX: usize = 120;
-/// and so many samples: what they take in memory, 40 bytes each, is what draining costs. The more instants of a series
-/// share its labels, the fewer bytes a sample costs.
+/// Of a backlog, so many snapshots are taken at once: up to here more instants of a series share its labels for fewer bytes,
+/// beyond it the series before is out of the packer's near reach (docs/WIRE.md),
+const LEASE_INSTANTS_MAX: usize = 60;
+/// and so many samples: what they take in memory, 40 bytes each, is what draining costs.
 const LEASE_SAMPLES_MAX: usize = 150_000;
 
 /// What a shipper is made of.
