@@ -125,7 +125,7 @@ impl<F: Fs> Log<F> {
         let (Some(active), Some(segment)) = (&self.active, self.segments.back()) else { return };
         let (path, len, newest_at) = (active.path.clone(), segment.len, segment.newest_at);
         if let Item::Snapshot { before, snapshot } = item {
-            self.in_doubt.note(before, snapshot, len, newest_at);
+            self.in_doubt.note(segment.first, before, snapshot, (len, newest_at));
         }
         self.mark_dirty(path);
     }

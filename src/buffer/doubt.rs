@@ -33,12 +33,18 @@ struct Written {
 /// The newest snapshots of the file being written that no sync has covered.
 #[derive(Debug, Default)]
 pub(super) struct InDoubt {
+    /// The name of that file: of any other nothing is known here.
+    first: u64,
     written: VecDeque<Written>,
     cost_bytes: usize,
 }
 
 impl InDoubt {
-    pub(super) fn note(&mut self, before: Mark, snapshot: &Snapshot, len: u64, newest_at: Timestamp) {
+    /// A snapshot was written to the segment named `first`, which was `len` long before and as new as `newest_at`.
+    pub(super) fn note(&mut self, first: u64, before: Mark, snapshot: &Snapshot, (len, newest_at): (u64, Timestamp)) {
+        if self.first != first {
+            *self = Self { first, ..Self::default() };
+        }
         let held = Held { before, snapshot: snapshot.clone() };
         self.cost_bytes += held.cost_bytes();
         self.written.push_back(Written { held, len, newest_at });
@@ -47,6 +53,12 @@ impl InDoubt {
         {
             self.cost_bytes -= oldest.held.cost_bytes();
         }
+    }
+
+    /// What is in doubt in the segment named `first`.
+    fn take(&mut self, first: u64) -> VecDeque<Written> {
+        let all = std::mem::take(self);
+        if all.first == first { all.written } else { VecDeque::new() }
     }
 
     /// A sync has covered everything.
@@ -74,7 +86,8 @@ impl<F: Fs> Log<F> {
     /// # Errors
     /// When that fails too; it is in memory then.
     pub(super) fn rewrite_in_doubt(&mut self, active: Active<F>, now: Instant) -> Result<(), WriteError> {
-        let doubt = std::mem::take(&mut self.in_doubt).written;
+        let first = active.first();
+        let doubt = self.in_doubt.take(first);
         if let (Some(oldest), Some(segment)) = (doubt.front(), self.segments.back_mut()) {
             segment.len = oldest.len;
             segment.end = oldest.held.before;
@@ -82,7 +95,6 @@ impl<F: Fs> Log<F> {
             // Best effort: what stays behind is found again at the next start and recognised as a double.
             drop(self.fs.truncate(&active.file, oldest.len));
         }
-        let first = active.first();
         self.active = Some(active);
         self.abandon();
         self.forget_spots(first);

@@ -79,14 +79,24 @@ impl<F: Fs> Log<F> {
         let endpoint = &mut self.endpoints[index];
         let value = endpoint.encode(self.store_id);
         let stored = store_value(&self.fs, &self.options, &mut endpoint.pair, &value);
-        self.stored(stored)
+        let was_written = stored.is_ok();
+        let is_kept = self.stored(stored);
+        if was_written && !is_kept {
+            self.endpoints[index].pair.step_back();
+        }
+        is_kept
     }
 
     /// Writes what the log keeps about itself.
     pub(super) fn store_meta(&mut self, ending: Ending) -> bool {
         let meta = Meta { store_id: self.store_id, end: self.end, last_at: self.last_at, ending };
         let stored = store_value(&self.fs, &self.options, &mut self.meta, &meta.encode());
-        self.stored(stored)
+        let was_written = stored.is_ok();
+        let is_kept = self.stored(stored);
+        if was_written && !is_kept {
+            self.meta.step_back();
+        }
+        is_kept
     }
 
     /// Writes the notes and every cursor.
@@ -189,8 +199,12 @@ pub(super) fn store_value<F: Fs>(
         other => other?,
     };
     // Syncing a file does not promise that its name is on the disk too.
-    if is_new && options.sync != SyncPolicy::Never {
-        fs.sync_dir(&options.dir)?;
+    if is_new
+        && options.sync != SyncPolicy::Never
+        && let Err(error) = fs.sync_dir(&options.dir)
+    {
+        pair.step_back();
+        return Err(error);
     }
     Ok((path, file))
 }

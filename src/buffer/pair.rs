@@ -112,6 +112,12 @@ impl Pair {
         self.generation = generation;
         Ok(file)
     }
+
+    /// What was stored last may not be on the disk: the next value goes to the same file, so that the value before, which
+    /// is, stays whole.
+    pub(super) fn step_back(&mut self) {
+        self.generation = self.generation.saturating_sub(1);
+    }
 }
 
 /// `None` where the file is not whole.

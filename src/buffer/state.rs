@@ -3,11 +3,11 @@
 //! A value is replaced as a whole, in place, and reads as absent when it is damaged. It counts towards `max_bytes`.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::durable::{file_name_of, store_value};
 use super::endpoint::{Reason, safe_file_name};
-use super::fs::Fs;
+use super::fs::{Access, Fs};
 use super::log::{Log, blocks};
 use super::pair::{self, Pair, VALUE_MAX_BYTES};
 
@@ -25,7 +25,8 @@ impl<F: Fs> Log<F> {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the state is longer than 16 MiB"));
         }
         let mut pair = Pair::load(&self.fs, self.state_base(name)).pair;
-        let Some(file) = file_name_of(&pair.next_path()) else { return Err(io::ErrorKind::InvalidFilename.into()) };
+        let target = pair.next_path();
+        let Some(file) = file_name_of(&target) else { return Err(io::ErrorKind::InvalidFilename.into()) };
         let size = blocks(pair::file_len(value.len()));
         let known = self.small.get(&file).copied().unwrap_or(0);
         let growth = size.saturating_sub(known);
@@ -38,8 +39,21 @@ impl<F: Fs> Log<F> {
             }
         }
         self.small.insert(file, known.max(size));
-        let (path, file) = store_value(&self.fs, &self.options, &mut pair, value)?;
-        self.make_durable(path, &file)
+        let stored = store_value(&self.fs, &self.options, &mut pair, value);
+        let saved = stored.and_then(|(path, file)| self.make_durable(path, &file));
+        if saved.is_err() {
+            self.spoil(&target);
+        }
+        saved
+    }
+
+    /// Whoever saves next must find the value before to be the newest, and leave it alone: this one may not be on the disk.
+    fn spoil(&self, path: &Path) {
+        if self.fs.open(path, Access::Read).is_ok()
+            && let Ok(file) = self.fs.open(path, Access::Overwrite)
+        {
+            drop(self.fs.truncate(&file, 0));
+        }
     }
 
     /// The value called `name`.

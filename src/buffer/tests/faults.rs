@@ -1,5 +1,6 @@
 //! Disks that fail: one operation, every operation of a kind, or for a while.
 
+use super::super::endpoint::Reason;
 use super::sim::{EIO, ENOSPC, EROFS};
 use super::*;
 use faulty::{Fault, FaultyFs, Op};
@@ -183,6 +184,35 @@ fn a_full_segment_on_a_disk_that_never_syncs_costs_memory_and_no_append_hangs() 
     assert!(!log.status().degraded);
     assert_eq!(ledger(&log, 0).pending, 1000);
     assert_eq!(drain(&mut log, 0, ALL), all);
+}
+
+#[test]
+fn what_was_in_doubt_in_a_file_that_is_gone_is_not_looked_for_in_the_next() {
+    let sync = SyncPolicy::Interval(Duration::from_secs(5));
+    let start = Instant::now();
+    for evicted in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = LogOptions { sync, ..options(dir.path(), &["a"]) };
+        let (fs, mut log) = faulty(&options);
+        for at in 1..=5 {
+            log.append(snapshot(at, 5), start).unwrap();
+        }
+        if evicted {
+            assert!(log.evict_oldest(Reason::Size).unwrap());
+        } else {
+            std::fs::remove_dir_all(&options.dir).unwrap();
+        }
+        log.append(snapshot(6, 5), start).unwrap();
+        fs.set(Some(Fault::All { op: Op::Sync, errno: EIO }));
+        log.tick(start + Duration::from_secs(60));
+        check(&log);
+        fs.set(None);
+        log.tick(start + Duration::from_secs(120));
+        let gone = ledger(&log, 0);
+        assert_eq!((gone.corrupt + gone.evicted.size, gone.pending), (25, 5), "{gone:?}");
+        assert_eq!(drain(&mut log, 0, ALL), [snapshot(6, 5)]);
+        check(&log);
+    }
 }
 
 #[test]

@@ -182,6 +182,48 @@ fn a_state_that_was_saved_survives_a_power_cut_from_its_first_time() {
 }
 
 #[test]
+fn a_state_survives_every_later_save_that_fails_and_then_a_power_cut() {
+    for seed in 0..50 {
+        let (fs, options, mut log) = simulated(1024);
+        log.save_state("x", b"first").unwrap();
+        fs.set(Some(Fault::All { op: Op::Sync, errno: EIO }));
+        for len in [20, 900, 3] {
+            assert!(log.save_state("x", &vec![7; len]).is_err());
+        }
+        assert_eq!(log.load_state("x"), Some(b"first".to_vec()));
+        drop(log);
+        fs.set(None);
+        fs.power_loss(seed);
+        // What could not be forced to the disk may be there all the same.
+        let found = Log::open(fs, options).unwrap().load_state("x");
+        assert!(found.is_some_and(|value| value == b"first" || value.iter().all(|byte| *byte == 7)), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_cursor_survives_every_later_save_that_fails_and_then_a_power_cut() {
+    for seed in 0..50 {
+        let (fs, options, mut log) = simulated(1024);
+        for at in 1..=9 {
+            append(&mut log, &snapshot(at, 5));
+        }
+        let lease = log.next(0, ONE).unwrap();
+        ack(&mut log, 0, &lease);
+        fs.set(Some(Fault::All { op: Op::Sync, errno: EIO }));
+        for _ in 0..3 {
+            let lease = log.next(0, ONE).unwrap();
+            ack(&mut log, 0, &lease);
+        }
+        drop(log);
+        fs.set(None);
+        fs.power_loss(seed);
+        let log = Log::open(fs, options).unwrap();
+        check(&log);
+        assert!(ledger(&log, 0).delivered >= 5, "seed {seed}: {:?}", ledger(&log, 0));
+    }
+}
+
+#[test]
 fn after_its_directory_was_removed_the_log_finds_its_account_again() {
     let (fs, options, mut log) = simulated(1024);
     append(&mut log, &snapshot(1, 5));
