@@ -175,7 +175,10 @@ impl Shipper {
                 }
                 continue;
             }
-            let flow = match self.buffer.next(self.endpoint_id, limits).await {
+            // What comes while we ask is for `gather_until` to judge, which has not seen it yet.
+            let is_empty = waiting.instants == 0 && shutdown.phase() < Phase::Draining;
+            let lease = if is_empty { None } else { self.buffer.next(self.endpoint_id, limits).await };
+            let flow = match lease {
                 Some(lease) => {
                     fruitless = false;
                     self.has_backlog = waiting.samples > lease.samples;

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 pub(crate) use agent::{Agent, outhaul};
-pub(crate) use captor::Captor;
+pub(crate) use captor::{Captor, Captured};
 pub(crate) use certificates::Authority;
 pub(crate) use engine::{Engine, Event};
 pub(crate) use microsocks::Microsocks;

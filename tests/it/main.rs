@@ -15,6 +15,7 @@ mod mixin;
 mod outage;
 mod pushgateway;
 mod relabel;
+mod send_interval;
 mod starts;
 mod torture;
 mod trouble;

@@ -60,12 +60,13 @@ fn every_counter_of_a_container_says_since_when_it_counts_by_the_engines_own_tim
     let (created, died) = (at("create"), at("die"));
     let is_told = |what: &str| {
         let bodies = captor.bodies();
-        bodies.iter().any(|body| body.windows(what.len()).any(|window| window == what.as_bytes()))
+        bodies.iter().any(|body| body.unpacked().windows(what.len()).any(|window| window == what.as_bytes()))
     };
     eventually("the run that ended is told", || is_told("container_run_seconds_total"));
     agent.terminate();
 
-    let requests: Vec<Json> = captor.bodies().iter().map(|body| read_by_python(Message::V2, body)).collect();
+    let requests: Vec<Json> =
+        captor.bodies().iter().map(|body| read_by_python(Message::V2, &body.unpacked())).collect();
     let series = requests.iter().flat_map(|request| request["timeseries"].as_array().unwrap());
     let told: Vec<Told> =
         series.map(Told::of).filter(|told| told.label("__name__").starts_with("container_")).collect();

@@ -1,4 +1,5 @@
-//! A remote-write receiver in this process that keeps every body as it came: for decoders that share no code with ours.
+//! A remote-write receiver in this process that keeps every body as it came: for decoders that share no code with ours, and
+//! to count bytes.
 
 use std::sync::{Arc, Mutex};
 
@@ -6,14 +7,35 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use outhaul::encode::{self, Compression, Message};
+use outhaul::encode::{self, Compression, Decoded, Message};
 
 use super::http::HttpServer;
 
-/// Takes remote-write 2.0 and nothing else.
+/// The largest body that is read.
+const BODY_BYTES_MAX: usize = 32 << 20;
+
+/// Takes both versions of remote-write, packed with snappy.
 pub(crate) struct Captor {
     server: HttpServer,
-    bodies: Arc<Mutex<Vec<Vec<u8>>>>,
+    bodies: Arc<Mutex<Vec<Captured>>>,
+}
+
+/// A request's body.
+#[derive(Clone)]
+pub(crate) struct Captured {
+    pub(crate) message: Message,
+    pub(crate) packed: Bytes,
+}
+
+impl Captured {
+    pub(crate) fn unpacked(&self) -> Vec<u8> {
+        snap::raw::Decoder::new().decompress_vec(&self.packed).unwrap()
+    }
+
+    /// What our own decoder makes of it.
+    pub(crate) fn decoded(&self) -> Decoded {
+        encode::decode(&self.packed, self.message, Compression::Snappy, BODY_BYTES_MAX).unwrap()
+    }
 }
 
 impl Captor {
@@ -27,25 +49,24 @@ impl Captor {
         self.server.url("/api/v1/write")
     }
 
-    /// Every body so far, unpacked.
-    pub(crate) fn bodies(&self) -> Vec<Vec<u8>> {
+    /// Every body so far.
+    pub(crate) fn bodies(&self) -> Vec<Captured> {
         self.bodies.lock().unwrap().clone()
     }
 }
 
 async fn take(
-    State(bodies): State<Arc<Mutex<Vec<Vec<u8>>>>>,
+    State(bodies): State<Arc<Mutex<Vec<Captured>>>>,
     headers: HeaderMap,
-    body: Bytes,
-) -> (StatusCode, [(&'static str, String); 1]) {
-    let written = |count: usize| [("x-prometheus-remote-write-samples-written", count.to_string())];
+    packed: Bytes,
+) -> (StatusCode, HeaderMap) {
     let content_type = headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if !content_type.ends_with(Message::V2.name()) {
-        return (StatusCode::UNSUPPORTED_MEDIA_TYPE, written(0));
-    }
-    let Ok(decoded) = encode::decode(&body, Message::V2, Compression::Snappy, 32 << 20) else {
-        return (StatusCode::BAD_REQUEST, written(0));
+    let message = if content_type.ends_with(Message::V2.name()) { Message::V2 } else { Message::V1 };
+    let Ok(decoded) = encode::decode(&packed, message, Compression::Snappy, BODY_BYTES_MAX) else {
+        return (StatusCode::BAD_REQUEST, HeaderMap::new());
     };
-    bodies.lock().unwrap().push(snap::raw::Decoder::new().decompress_vec(&body).unwrap());
-    (StatusCode::NO_CONTENT, written(decoded.tally().samples))
+    bodies.lock().unwrap().push(Captured { message, packed });
+    let mut written = HeaderMap::new();
+    written.insert("x-prometheus-remote-write-samples-written", decoded.tally().samples.into());
+    (StatusCode::NO_CONTENT, written)
 }
