@@ -568,6 +568,7 @@ async fn a_dead_endpoint_does_not_hold_up_another() {
 }
 
 mod extras;
+mod poison;
 mod table;
 
 struct PushRig {

@@ -17,7 +17,7 @@ fn format(seen: &Seen) -> (Message, Compression) {
 }
 
 /// Every sample of a request: the label `ordinal`, when, what.
-fn samples(seen: &Seen) -> Vec<(String, Timestamp, Value)> {
+pub(super) fn samples(seen: &Seen) -> Vec<(String, Timestamp, Value)> {
     let (message, compression) = format(seen);
     let decoded = encode::decode(&seen.body, message, compression, 1 << 20).unwrap();
     let of = |series: encode::DecodedSeries| {
@@ -40,7 +40,7 @@ pub(super) fn auto(config: &mut RemoteWrite) {
     config.protocol = config::Protocol::Auto;
 }
 
-fn second(number: u64) -> Timestamp {
+pub(super) fn second(number: u64) -> Timestamp {
     NOW.plus(Duration::from_secs(number))
 }
 
@@ -160,29 +160,6 @@ async fn a_sample_on_which_the_receiver_fails_is_found_and_quarantined_and_the_r
     assert_eq!(rig.settled().await, expected);
     assert_eq!(rig.metric("outhaul_poisoned_samples_total").to_bits(), 1f64.to_bits());
     assert_eq!(rig.buffer.status().quarantine.added_samples_total, 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn poison_that_waits_alone_is_judged_by_the_snapshot_after_it() {
-    let server =
-        Server::start(
-            |seen| {
-                if samples(seen)[0].1 == NOW { status("500 Internal Server Error") } else { no_content() }
-            },
-        );
-    let slow = |config: &mut RemoteWrite| config.queue.max_backoff = Duration::from_secs(120);
-    let mut rig = Rig::start_with(server.await, slow, vec![snapshot(1)]).await;
-    rig.server.next().await;
-    // Of the same series, and not of the lease that fails.
-    rig.append(snapshot_at(second(1), 1)).await;
-    let expected = Ledger { appended: 2, delivered: 1, refused: 1, ..Ledger::default() };
-    assert_eq!(rig.settled().await, expected);
-    assert_eq!(rig.metric("outhaul_poisoned_samples_total").to_bits(), 1f64.to_bits());
-    let mut good = 0;
-    while let Ok(seen) = rig.server.requests.try_recv() {
-        good += usize::from(samples(&seen)[0].1 == second(1));
-    }
-    assert_eq!(good, 2, "once to compare with, and once in its turn");
 }
 
 #[tokio::test(start_paused = true)]
