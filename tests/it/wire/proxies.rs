@@ -57,18 +57,50 @@ fn a_forward_proxy_is_asked_for_http_and_tunnels_https() {
 }
 
 #[test]
-fn a_socks_proxy_carries_everything() {
+fn a_socks_proxy_carries_http_and_https_and_looks_names_up_where_it_is_asked_to() {
+    let files = tempfile::tempdir().unwrap();
+    let authority = Authority::new(files.path(), "authority");
+    let server = authority.issue("server", "localhost");
     let prometheus = Prometheus::start(PrometheusOptions::default());
-    let proxy = Microsocks::start();
-    let by = format!(", proxy_url: \"{}\"", proxy.url());
-    let mut stage = Stage::start("1s", &[endpoint("socks", &prometheus.write_url(), &by)]);
-    stage.recorder.wait_for_ticks(3);
-    stage.wait_until_drained(&prometheus, &["socks"]);
-    stage.assert_balanced(&["socks"]);
+    let (tls, proxy) = (Site::new(), Microsocks::start());
+    let http = format!(
+        "server {{ listen 127.0.0.1:{} ssl; ssl_certificate {}; ssl_certificate_key {};\n\
+         location / {{ proxy_pass http://127.0.0.1:{}; }} }}\n",
+        tls.port,
+        server.cert.display(),
+        server.key.display(),
+        prometheus.port(),
+    );
+    let _nginx = Nginx::start(&http, tls.port);
+    let way = |name: &str, url: &str, scheme: &str, more: &str| {
+        endpoint(name, url, &format!(", proxy_url: \"{}\"{more}", proxy.url(scheme)))
+    };
+    let trusted = format!(", tls_config: {{ca_file: \"{}\"}}", authority.file("pem").display());
+    let ways = ["plain", "there", "secure"];
+    let mut stage = Stage::start(
+        "1s",
+        &[
+            way("plain", &prometheus.write_url(), "socks5", ""),
+            way("there", &prometheus.write_url().replace("127.0.0.1", "localhost"), "socks5h", ""),
+            way("secure", &format!("https://localhost:{}/api/v1/write", tls.port), "socks5h", &trusted),
+        ],
+    );
+    stage.recorder.wait_for_ticks(4);
+    stage.wait_until_drained(&prometheus, &ways);
+    stage.assert_balanced(&ways);
     stage.agent.terminate();
-    assert_same("socks", &stage.recorder.samples(), &of_way(&prometheus.all_samples(), "socks"));
-    let connected = format!("connected to 127.0.0.1:{}", prometheus.port());
-    assert!(proxy.log().contains(&connected), "{}", proxy.log());
+    let log = proxy.log();
+    for target in [
+        format!("connected to 127.0.0.1:{}", prometheus.port()),
+        format!("connected to localhost:{}", prometheus.port()),
+        format!("connected to localhost:{}", tls.port),
+    ] {
+        assert!(log.contains(&target), "{target}: {log}");
+    }
+    let (taken, answered) = (stage.recorder.samples(), prometheus.all_samples());
+    for way in ways {
+        assert_same(way, &taken, &of_way(&answered, way));
+    }
 }
 
 #[test]
