@@ -104,7 +104,7 @@ fn a_socks_proxy_carries_http_and_https_and_looks_names_up_where_it_is_asked_to(
 }
 
 #[test]
-fn a_proxy_of_the_environment_is_used_where_it_is_asked_for_and_not_for_its_exceptions() {
+fn a_proxy_is_used_where_it_is_asked_for_and_not_for_its_exceptions_be_they_of_the_environment_or_given() {
     let prometheus = Prometheus::start(PrometheusOptions::default());
     let site = Site::new();
     // To a proxy the whole URL is said, of which nginx takes the host as it takes that of a header.
@@ -114,10 +114,13 @@ fn a_proxy_of_the_environment_is_used_where_it_is_asked_for_and_not_for_its_exce
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("outhaul.yml");
     let endpoint = "url: \"http://receiver.test/api/v1/write\"";
+    let given = format!(", proxy_url: \"{}\"", site.url(""));
     for (more, no_proxy, arrives) in [
         (", proxy_from_environment: true", "other.test", true),
         (", proxy_from_environment: true", "other.test, receiver.test", false),
         ("", "", false),
+        (&format!("{given}, no_proxy: other.test"), "receiver.test", true),
+        (&format!("{given}, no_proxy: receiver.test"), "other.test", false),
     ] {
         std::fs::write(&file, format!("docker: off\nremote_write: [{{{endpoint}{more}}}]\n")).unwrap();
         let mut once = outhaul();
