@@ -1,5 +1,6 @@
 //! A real `VictoriaMetrics`.
 
+use std::ffi::OsString;
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -15,9 +16,19 @@ pub(crate) struct VictoriaMetrics {
 
 impl VictoriaMetrics {
     pub(crate) fn start() -> Self {
+        Self::of("victoria-metrics".into())
+    }
+
+    /// Starts one that takes its own variant of remote-write 1.0, with zstd.
+    pub(crate) fn start_newer() -> Self {
+        let program = std::env::var_os("OUTHAUL_TEST_NEWER_VICTORIA_METRICS");
+        Self::of(program.expect("OUTHAUL_TEST_NEWER_VICTORIA_METRICS names a program; run tests/run, which fetches it"))
+    }
+
+    fn of(program: OsString) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let port = free_port();
-        let mut command = Command::new("victoria-metrics");
+        let mut command = Command::new(program);
         command
             .arg(format!("-httpListenAddr=127.0.0.1:{port}"))
             .arg(format!("-storageDataPath={}", directory.path().join("data").display()))

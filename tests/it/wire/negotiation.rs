@@ -10,7 +10,7 @@ const HELP: &str = "Always 1: alert when it is absent.";
 fn every_receiver_is_spoken_to_in_what_it_takes_and_loses_nothing() {
     let (new, old) = (Prometheus::start_3(), Prometheus::start(PrometheusOptions::default()));
     assert!(new.version().starts_with("3.") && old.version().starts_with("2."), "{} {}", new.version(), old.version());
-    let victoria = VictoriaMetrics::start();
+    let (newer, victoria) = (VictoriaMetrics::start_newer(), VictoriaMetrics::start());
     let mut stage = Stage::start(
         "1s",
         &[
@@ -19,11 +19,13 @@ fn every_receiver_is_spoken_to_in_what_it_takes_and_loses_nothing() {
             endpoint("old", &old.write_url(), ""),
             endpoint("victoria", &victoria.url("/api/v1/write"), ""),
             endpoint("victoria-zstd", &victoria.url("/api/v1/write"), ", compression: zstd"),
+            endpoint("newer", &newer.url("/api/v1/write"), ""),
+            endpoint("newer-zstd", &newer.url("/api/v1/write"), ", compression: zstd"),
         ],
     );
     stage.wait_until_version("new", 2.0);
     stage.wait_until_version("new-v1", 1.0);
-    for fallback in ["old", "victoria"] {
+    for fallback in ["old", "victoria", "newer"] {
         stage.expect_to_say(fallback, &["may not understand the format"]);
         stage.expect_to_say(
             fallback,
@@ -35,10 +37,14 @@ fn every_receiver_is_spoken_to_in_what_it_takes_and_loses_nothing() {
         "victoria-zstd",
         &["receiver takes this format", "message=prometheus.WriteRequest", "compression=Snappy"],
     );
+    stage.expect_to_say(
+        "newer-zstd",
+        &["receiver takes this format", "message=prometheus.WriteRequest", "compression=Zstd"],
+    );
     stage.recorder.wait_for_ticks(6);
     stage.wait_until_drained(&new, &["new", "new-v1"]);
     stage.wait_until_drained(&old, &["old"]);
-    stage.assert_balanced(&["new", "new-v1", "old", "victoria", "victoria-zstd"]);
+    stage.assert_balanced(&["new", "new-v1", "old", "victoria", "victoria-zstd", "newer", "newer-zstd"]);
     stage.agent.terminate();
 
     let taken = stage.recorder.samples();
@@ -46,7 +52,8 @@ fn every_receiver_is_spoken_to_in_what_it_takes_and_loses_nothing() {
     assert_same("new", &taken, &of_way(&at_new, "new"));
     assert_same("new-v1", &taken, &of_way(&at_new, "new-v1"));
     assert_same("old", &taken, &of_way(&at_old, "old"));
-    for way in ["victoria", "victoria-zstd"] {
+    let ways = [("victoria", &victoria), ("victoria-zstd", &victoria), ("newer", &newer), ("newer-zstd", &newer)];
+    for (way, victoria) in ways {
         let expected = sorted(taken.values().flatten().map(|(at, value)| (*at, value.parse().unwrap())));
         let mut stored = Vec::new();
         eventually(&format!("every sample of {way} is searchable"), || {
