@@ -89,9 +89,7 @@ impl<F: Fs> Log<F> {
         let first = active.first();
         let doubt = self.in_doubt.take(first);
         if let (Some(oldest), Some(segment)) = (doubt.front(), self.segments.back_mut()) {
-            segment.len = oldest.len;
-            segment.end = oldest.held.before;
-            segment.newest_at = oldest.newest_at;
+            segment.cut_back(oldest.len, oldest.held.before, oldest.newest_at);
             // Best effort: what stays behind is found again at the next start and recognised as a double.
             drop(self.fs.truncate(&active.file, oldest.len));
         }
@@ -99,8 +97,14 @@ impl<F: Fs> Log<F> {
         self.abandon();
         self.forget_spots(first);
         let mut rest: VecDeque<Held> = doubt.into_iter().map(|written| written.held).collect();
+        let mut end = rest.front().map_or(Mark::default(), |oldest| oldest.before);
         while let Some(held) = rest.pop_front() {
-            let error = match self.write(Item::Snapshot { before: held.before, snapshot: &held.snapshot }, now) {
+            // What memory had dropped between two of them is said again too.
+            let gap = Item::Skip { before: end, after: held.before, at: held.snapshot.at };
+            let snapshot = Item::Snapshot { before: held.before, snapshot: &held.snapshot };
+            let skipped = if end == held.before { Ok(()) } else { self.write(gap, now) };
+            end = held.after();
+            let error = match skipped.and_then(|()| self.write(snapshot, now)) {
                 Ok(()) => continue,
                 Err(WriteError::Io(error) | WriteError::InDoubt(error)) => error,
                 Err(WriteError::TooLarge) => io::ErrorKind::StorageFull.into(),

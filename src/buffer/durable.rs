@@ -84,7 +84,14 @@ impl<F: Fs> Log<F> {
         if was_written && !is_kept {
             self.endpoints[index].pair.step_back();
         }
+        self.endpoints[index].is_saved = is_kept;
         is_kept
+    }
+
+    /// Writes the cursors that could not be written the last time. Returns whether all of them are on record.
+    pub(super) fn store_unsaved(&mut self) -> bool {
+        let unsaved = (0..self.endpoints.len()).filter(|index| !self.endpoints[*index].is_saved);
+        unsaved.collect::<Vec<_>>().into_iter().all(|index| self.store_cursor(index))
     }
 
     /// Writes what the log keeps about itself.

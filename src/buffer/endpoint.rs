@@ -104,6 +104,8 @@ pub(super) struct Endpoint {
     pub(super) resume_through: Option<u64>,
     /// Where the cursor is kept.
     pub(super) pair: Pair,
+    /// Whether all of this is on record there.
+    pub(super) is_saved: bool,
 }
 
 /// How many samples an acknowledgement did not account for.
@@ -254,6 +256,7 @@ impl Endpoint {
             acked_at: None,
             resume_through: None,
             pair,
+            is_saved: false,
         };
         let Some(value) = value.filter(|value| Self::is_cursor_of(value, store_id, &endpoint.name)) else {
             return endpoint;

@@ -53,6 +53,8 @@ impl<F: Fs> Log<F> {
         let losing = |endpoint: &Endpoint| endpoint.place.seq < end.seq;
         let losing: Vec<usize> = (0..self.endpoints.len()).filter(|index| losing(&self.endpoints[*index])).collect();
         if losing.into_iter().all(|index| self.store_cursor(index)) {
+            // Those who have passed it lose nothing; the best that can be done is to have that on record.
+            self.store_unsaved();
             Ok(())
         } else {
             Err(io::Error::other("cursors cannot be saved, so nothing may be given up"))

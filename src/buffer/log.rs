@@ -239,12 +239,16 @@ impl<F: Fs> Log<F> {
         }
     }
 
-    /// Removes segments every endpoint has passed.
+    /// Removes segments every endpoint has passed, and is on record to have passed.
     pub(super) fn remove_passed(&mut self) {
         let passed = self.endpoints.iter().map(|endpoint| endpoint.place.seq).min().unwrap_or(u64::MAX);
         loop {
             let sealed = self.segments.len() > usize::from(self.active.is_some());
             if !sealed || self.segments.front().is_none_or(|segment| segment.end.seq > passed) {
+                break;
+            }
+            // A crash would call corrupt what was delivered and is not on record. If room is short it goes all the same.
+            if !self.store_unsaved() {
                 break;
             }
             if let Err(error) = self.remove_front() {

@@ -137,6 +137,17 @@ impl Segment {
         lost
     }
 
+    /// Forgets what was written after `end`, when it was `len` bytes long: that will stand in another segment.
+    pub(super) fn cut_back(&mut self, len: u64, end: Mark, newest_at: Timestamp) {
+        self.len = len;
+        self.end = end;
+        self.newest_at = newest_at;
+        self.holes.retain(|hole| hole.start < end.samples);
+        for hole in &mut self.holes {
+            hole.end = hole.end.min(end.samples);
+        }
+    }
+
     /// Gives up the readable samples between the nearest hole and this one, so that holes stay few.
     fn widen_a_hole(&mut self, start: u64, end: u64, cause: Cause) -> u64 {
         let nearest = self.holes.partition_point(|hole| hole.start <= start).saturating_sub(1);
@@ -239,6 +250,17 @@ mod tests {
         assert_eq!(segment.readable_after(0), 75);
         assert_eq!(segment.readable_after(115), 70);
         assert!(segment.is_lost(129, 140) && !segment.is_lost(130, 140));
+    }
+
+    #[test]
+    fn a_segment_that_is_cut_back_knows_of_no_loss_after_its_end() {
+        let mut segment = segment(100, 200);
+        segment.lose(110, 120, Cause::Damage);
+        segment.lose(130, 150, Cause::Damage);
+        segment.lose(160, 170, Cause::Damage);
+        segment.cut_back(0, Mark { seq: 5, samples: 140 }, Timestamp::MIN);
+        assert_eq!(segment.readable_after(0), 20);
+        assert_eq!(segment.holes.len(), 2);
     }
 
     #[test]

@@ -216,6 +216,55 @@ fn what_was_in_doubt_in_a_file_that_is_gone_is_not_looked_for_in_the_next() {
 }
 
 #[test]
+fn a_record_found_damaged_while_it_is_in_doubt_is_pending_again_when_it_is_written_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let sync = SyncPolicy::Interval(Duration::from_secs(5));
+    let options = LogOptions { sync, ..options(dir.path(), &BOTH) };
+    let (fs, mut log) = faulty(&options);
+    let start = Instant::now();
+    for at in 1..=4 {
+        log.append(snapshot(at, 5), start).unwrap();
+    }
+    let file = segment_files(&options).remove(0);
+    let len = std::fs::metadata(&file).unwrap().len();
+    std::fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(len / 2).unwrap();
+    drain(&mut log, 0, ALL);
+    assert!(ledger(&log, 1).corrupt > 0);
+    fs.set(Some(Fault::All { op: Op::Sync, errno: EIO }));
+    log.tick(start + Duration::from_secs(60));
+    fs.set(None);
+    check(&log);
+    assert_eq!(drain(&mut log, 1, ALL), (1..=4).map(|at| snapshot(at, 5)).collect::<Vec<_>>());
+    check(&log);
+    assert_eq!(ledger(&log, 1).corrupt, 0);
+}
+
+#[test]
+fn what_memory_dropped_is_still_told_from_damage_after_its_record_was_in_doubt() {
+    let dir = tempfile::tempdir().unwrap();
+    let sync = SyncPolicy::Interval(Duration::from_secs(5));
+    let options = LogOptions { sync, ring_bytes: 3000, ..options(dir.path(), &["a"]) };
+    let (fs, mut log) = faulty(&options);
+    let start = Instant::now();
+    log.append(snapshot(1, 5), start).unwrap();
+    fs.set(Some(Fault::All { op: Op::Write, errno: EROFS }));
+    for at in 2..=50 {
+        log.append(snapshot(at, 5), start).unwrap();
+    }
+    let memory = ledger(&log, 0).evicted.memory;
+    assert!(memory > 0);
+    fs.set(None);
+    log.drain_ring(start);
+    fs.set(Some(Fault::All { op: Op::Sync, errno: EIO }));
+    log.sync_dirty(start);
+    fs.set(None);
+    drain(&mut log, 0, ALL);
+    check(&log);
+    let ledger = ledger(&log, 0);
+    assert_eq!((ledger.evicted.memory, ledger.corrupt), (memory, 0), "{ledger:?}");
+}
+
+#[test]
 fn short_of_disk_the_buffer_replaces_what_it_has_and_does_not_grow_and_grows_again_later() {
     let dir = tempfile::tempdir().unwrap();
     let options = LogOptions { min_free: Some(1 << 20), ..options(dir.path(), &["a"]) };

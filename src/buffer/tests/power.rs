@@ -224,6 +224,25 @@ fn a_cursor_survives_every_later_save_that_fails_and_then_a_power_cut() {
 }
 
 #[test]
+fn what_was_delivered_while_no_cursor_could_be_written_is_not_called_corrupt_after_a_kill() {
+    let fs = super::sim::SimFs::new(1);
+    let options = LogOptions { sync: SyncPolicy::Always, ..options(Path::new("/buffer"), &BOTH) };
+    let mut log = Log::open(fs.clone(), options.clone()).unwrap();
+    for at in 1..=100 {
+        append(&mut log, &snapshot(at, 20));
+    }
+    fs.set(Some(Fault::ReadOnly));
+    assert_eq!(drain(&mut log, 0, ALL).len(), 100);
+    fs.set(None);
+    assert_eq!(drain(&mut log, 1, ALL).len(), 100);
+    assert_eq!(log.status().segments, 1, "all but the one being written go");
+    drop(log);
+    let log = Log::open(fs, options).unwrap();
+    check(&log);
+    assert_eq!((ledger(&log, 0).delivered, ledger(&log, 0).corrupt), (2000, 0));
+}
+
+#[test]
 fn after_its_directory_was_removed_the_log_finds_its_account_again() {
     let (fs, options, mut log) = simulated(1024);
     append(&mut log, &snapshot(1, 5));
