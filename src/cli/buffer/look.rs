@@ -138,6 +138,8 @@ fn endpoints_table(endpoints: &[EndpointStatus], now: Timestamp) -> String {
         ("DELIVERED", right),
         ("REFUSED", right),
         ("EXPIRED", right),
+        ("UNCHANGED", right),
+        ("FILTERED", right),
         ("EVICTED", right),
         ("CORRUPT", right),
     ];
@@ -149,8 +151,9 @@ fn endpoints_table(endpoints: &[EndpointStatus], now: Timestamp) -> String {
             endpoint.oldest_pending_at.map_or_else(|| "-".to_owned(), |at| ago(at, now)),
             bytes(endpoint.pending_bytes),
         ];
-        let gone = [ledger.delivered, ledger.refused, ledger.expired, ledger.evicted.total(), ledger.corrupt];
-        row.extend(gone.map(count));
+        let sent = [ledger.delivered, ledger.refused, ledger.expired, ledger.unchanged, ledger.filtered];
+        row.extend(sent.map(count));
+        row.extend([ledger.evicted.total(), ledger.corrupt].map(count));
         row
     };
     table(&headings, &endpoints.iter().map(row).collect::<Vec<_>>())
