@@ -221,6 +221,7 @@ fn tell(
         let grown = |of: fn(&Ledger) -> u64| of(&new.ledger).saturating_sub(of(&old.ledger));
         let (delivered, refused) = (grown(|ledger| ledger.delivered), grown(|ledger| ledger.refused));
         let (expired, corrupt) = (grown(|ledger| ledger.expired), grown(|ledger| ledger.corrupt));
+        let filtered = grown(|ledger| ledger.filtered);
         let pending = new.ledger.pending;
         is_good &= refused == 0 && expired == 0 && corrupt == 0 && pending == 0;
         let state = state.borrow();
@@ -230,6 +231,7 @@ fn tell(
             "delivered": delivered,
             "refused": refused,
             "expired": expired,
+            "filtered": filtered,
             "corrupt": corrupt,
             "pending": pending,
             "last_error": state.last_error,
@@ -237,7 +239,8 @@ fn tell(
         if options.place.json {
             continue;
         }
-        say(&format_args!("{} to {}: {} samples delivered", new.name, state.url, count(delivered)))?;
+        let others = if filtered > 0 { format!(", {} filtered", count(filtered)) } else { String::new() };
+        say(&format_args!("{} to {}: {} samples delivered{others}", new.name, state.url, count(delivered)))?;
         for (samples, what) in
             [(refused, "refused"), (expired, "too old to be sent"), (corrupt, "damaged"), (pending, "still pending")]
         {
