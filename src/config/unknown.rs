@@ -86,16 +86,18 @@ pub(super) fn rule(path: &str, key: &str, known: &[&'static str]) -> String {
         return format!("unknown key; did you mean {nearest}?");
     }
     let here = if path.is_empty() { "at the top level".to_owned() } else { format!("in {path}") };
-    let mut names: Vec<&str> = known.iter().copied().filter(|name| !is_refused(name)).collect();
+    let mut names: Vec<&str> = known.iter().copied().filter(|name| !is_refused(path, name)).collect();
     names.sort_unstable();
     names.dedup();
     format!("unknown key; known {here}: {}", names.join(", "))
 }
 
-/// Whether a known name is known only for being refused or ignored, so that nobody needs to be told of it.
-fn is_refused(name: &str) -> bool {
-    let lists: [&[&str]; 9] = [
-        &PLANNED_BLOCKS,
+/// Whether a known name of the block at `path` is known only for being refused or ignored, so that nobody needs to be told of it.
+fn is_refused(path: &str, name: &str) -> bool {
+    if path.is_empty() && PLANNED_BLOCKS.contains(&name) {
+        return true;
+    }
+    let lists: [&[&str]; 8] = [
         &SERVER_BLOCKS,
         &TOP_LEVEL_NOT_YET,
         &GLOBAL_WITHOUT_EFFECT,
@@ -160,6 +162,13 @@ mod tests {
             assert_eq!(distance(a.as_bytes(), b.as_bytes()), expected, "{a} {b}");
         }
         assert_eq!(distance(b"kitten", b"sitting"), 3);
+    }
+
+    #[test]
+    fn a_name_that_is_refused_at_the_top_level_may_be_known_below_it() {
+        assert_eq!(rule("", "zzzzzzzzzz", &["web", "send_interval"]), "unknown key; known at the top level: web");
+        let told = rule("remote_write[0]", "zzzzzzzzzz", &["url", "send_interval"]);
+        assert_eq!(told, "unknown key; known in remote_write[0]: send_interval, url");
     }
 
     #[test]
