@@ -252,7 +252,8 @@ pub fn advice(exchange: &Exchange, host: &str) -> &'static str {
         }
         405 => "the url is not a remote-write endpoint",
         407 => "a proxy wants credentials of its own",
-        413 => "the receiver takes only smaller requests; they are made smaller",
+        // Where a request can be made smaller, that is done and this is not said.
+        413 => "this request cannot be made smaller: raise the limit of the receiver, or of a proxy before it",
         415 => "the receiver does not take this version of remote-write: set protocol to auto, or check the path",
         408 | 425 | 429 => "the receiver asks for less; nothing to do unless it goes on",
         _ if (300..500).contains(&answer.status) => "check the url and the credentials",
