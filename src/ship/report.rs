@@ -20,6 +20,7 @@ impl Shipper {
 
     /// Samples were taken in this format.
     pub(super) fn note_way(&mut self, number: usize) {
+        self.has_said_misunderstood = false;
         let way = self.negotiation.way(number);
         let version = if way.message == Message::V2 { 2.0 } else { 1.0 };
         self.metrics.version.set(version);
@@ -104,8 +105,12 @@ impl Shipper {
         tracing::error!(endpoint = %self.name, samples, "samples older than max_sample_age are not sent; they are lost");
     }
 
-    pub(super) fn say_misunderstood(&self, exchange: &Exchange, next: usize) {
+    pub(super) fn say_misunderstood(&mut self, exchange: &Exchange, next: usize) {
         self.metrics.misunderstood.inc();
+        // A receiver that refuses everything would have it said with each request.
+        if std::mem::replace(&mut self.has_said_misunderstood, true) {
+            return;
+        }
         let (error, next) = (outcome::describe(exchange), self.negotiation.way(next).message.name());
         tracing::info!(endpoint = %self.name, url = %self.url, %error, next, "receiver may not understand the format; sending the same in another");
     }

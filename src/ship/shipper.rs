@@ -93,6 +93,8 @@ pub struct Shipper {
     pub(super) rest: Duration,
     /// How long nothing was taken before the last that was.
     pub(super) outage: Duration,
+    /// Whether it was said, since something was taken last, that a format may not be understood.
+    pub(super) has_said_misunderstood: bool,
     families: Families,
     /// What the buffer keeps for us.
     saved: String,
@@ -150,6 +152,7 @@ impl Shipper {
             has_backlog: false,
             rest: Duration::ZERO,
             outage: Duration::ZERO,
+            has_said_misunderstood: false,
             saved: String::new(),
             requeue_at: None,
         }
