@@ -88,6 +88,8 @@ impl Batch {
             let exemplars = Column::new(exemplars, &mut left_out.unattached, known);
             if !samples.things.is_empty() || !histograms.things.is_empty() {
                 batch.rows.push(Row { at, samples, histograms, exemplars });
+            } else {
+                left_out.unattached += exemplars.things.len();
             }
         }
         (batch, left_out)

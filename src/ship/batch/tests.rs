@@ -79,6 +79,15 @@ fn what_relabelling_drops_is_counted_and_what_it_joins_is_one_series() {
 }
 
 #[test]
+fn exemplars_of_an_instant_without_samples_are_counted() {
+    let mut all = snapshots(&[vec![1], vec![1]]);
+    let (sample, at) = (all[1].samples.remove(0), all[1].at);
+    all[1].exemplars = vec![Exemplar { series: sample.series, labels: Labels::empty(), value: sample.value, at }];
+    let (_, left_out) = Batch::new(all, EVERYTHING, &mut Encoder::new(Labels::empty(), None));
+    assert_eq!(left_out, LeftOut { unattached: 1, ..LeftOut::default() });
+}
+
+#[test]
 fn exemplars_go_with_their_series_and_histograms_are_cut_like_samples() {
     let mut all = snapshots(&[vec![1, 2], vec![1, 2, 3]]);
     let of = |number: usize| Arc::clone(&all[1].samples[number].series);
