@@ -137,9 +137,16 @@ fn complain(problem: &dyn std::fmt::Display) {
     }
 }
 
-/// Says something on stdout; `Err` when nobody listens any more (a closed pipe), which ends the program quietly.
+/// Says something on stdout; `Err` when nobody listens any more (a closed pipe), which ends the program quietly, or when it
+/// cannot be written, which does not.
 fn say(text: &dyn std::fmt::Display) -> Result<(), Exit> {
-    writeln!(std::io::stdout().lock(), "{text}").map_err(|_| Exit::Fine)
+    writeln!(std::io::stdout().lock(), "{text}").map_err(|error| {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            return Exit::Fine;
+        }
+        complain(&format_args!("the output cannot be written: {error}"));
+        Exit::Failed
+    })
 }
 
 /// From here on, what the program has to say goes to stderr as configured.
