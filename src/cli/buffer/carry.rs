@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::show::Progress;
-use super::text::{bytes, count};
+use super::text::{bytes, count, counted};
 use super::{Found, Place, check_endpoint, failed};
 use crate::buffer::carry::{self, ExportFile, Exported};
 use crate::buffer::inspect::{Inspection, Selection};
@@ -224,8 +224,8 @@ fn tell_imported(options: &ImportOptions, found: &Found, file: &ExportFile, impo
         say(&format_args!("imported {} samples{}", count(imported.samples), range(imported.instants)))?;
         if imported.known > 0 {
             say(&format_args!(
-                "{} snapshots were imported before and left out; --again takes them too",
-                count(imported.known)
+                "{} imported before, left out now; --again takes them too",
+                counted(imported.known, "snapshot")
             ))?;
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Place;
-use super::text::{Align, ago, bytes, count, duration, table};
+use super::text::{Align, ago, bytes, count, counted, duration, table};
 use crate::buffer::inspect::{Holder, Inspection, OtherKind, SegmentView};
 use crate::buffer::{EndpointStatus, Ledger};
 use crate::cli::{Exit, say};
@@ -167,10 +167,9 @@ fn holds(buffer: &Inspection, now: Timestamp) -> String {
     let newest = buffer.segments.iter().map(|segment| segment.instants.1).max().unwrap_or(at);
     let samples: u64 = buffer.segments.iter().map(|segment| segment.samples).sum();
     format!(
-        "{} samples in {} segment{}, positions {} to {}, {at} to {newest} ({}, the newest {})",
-        count(samples),
-        buffer.segments.len(),
-        if buffer.segments.len() == 1 { "" } else { "s" },
+        "{} in {}, positions {} to {}, {at} to {newest} ({}, the newest {})",
+        counted(samples, "sample"),
+        counted(buffer.segments.len() as u64, "segment"),
         first.positions.0,
         last.positions.1,
         duration(newest.since(at)),

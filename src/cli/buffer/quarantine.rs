@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::text::{Align, ago, count, table};
+use super::text::{Align, ago, count, counted, table};
 use super::{Found, Place, dump, failed};
 use crate::buffer::inspect::{Inspection, QuarantinedFile};
 use crate::buffer::upkeep::requeue as mark;
@@ -196,12 +196,13 @@ fn requeue(options: &Requeue) -> Result<Exit, Exit> {
         Some(id) => vec![choose(&files, id)?],
         None => files.iter().filter(|file| file.content.is_some()).collect(),
     };
-    let (mut marked, mut problems) = (Vec::new(), 0);
+    let (mut marked, mut problems, mut before) = (Vec::new(), 0, 0);
     for file in chosen {
         let Some(content) = &file.content else {
             return Err(failed(&format_args!("{} is damaged and cannot be sent again", file.id)));
         };
         if file.is_requeued {
+            before += 1;
             continue;
         }
         match mark(&inspection, &file.id) {
@@ -217,9 +218,11 @@ fn requeue(options: &Requeue) -> Result<Exit, Exit> {
         let ids: Vec<&str> = marked.iter().map(|(file, _)| file.id.as_str()).collect();
         say(&json!({"requeued": ids, "samples": samples}))?;
     } else {
-        let (files, samples) = (count(marked.len() as u64), count(samples));
+        let before = if before > 0 { format!("; {} requeued before", count(before)) } else { String::new() };
         say(&format_args!(
-            "{files} refusals with {samples} samples will be sent again by the agent when its queue is empty"
+            "{} with {} requeued, to be sent again by the agent when its queue is empty{before}",
+            counted(marked.len() as u64, "refusal"),
+            counted(samples, "sample")
         ))?;
     }
     if problems == 0 { Ok(Exit::Fine) } else { Err(Exit::Failed) }

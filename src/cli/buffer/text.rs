@@ -17,6 +17,11 @@ pub(super) fn count(number: u64) -> String {
     text
 }
 
+/// `1 segment`, `2 segments`.
+pub(super) fn counted(number: u64, what: &str) -> String {
+    format!("{} {what}{}", count(number), if number == 1 { "" } else { "s" })
+}
+
 /// `3.2 MiB`.
 pub(super) fn bytes(bytes: u64) -> String {
     let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::show::Progress;
-use super::text::{bytes, count};
+use super::text::{bytes, count, counted};
 use super::{Place, failed};
 use crate::buffer::inspect::{Inspection, Verdict};
 use crate::cli::{Exit, say};
@@ -31,9 +31,9 @@ pub(super) fn main(place: &Place) -> Result<Exit, Exit> {
         return Err(Exit::Failed);
     }
     Err(failed(&format_args!(
-        "{} damaged places, {} samples lost; everything else is still delivered, and the loss is counted as corrupt",
-        count(verdict.damages.len() as u64),
-        count(verdict.lost_samples())
+        "{}, {} lost; everything else is still delivered, and the loss is counted as corrupt",
+        counted(verdict.damages.len() as u64, "damaged place"),
+        counted(verdict.lost_samples(), "sample")
     )))
 }
 
@@ -42,20 +42,20 @@ fn say_verdict(verdict: &Verdict) -> Result<(), Exit> {
         let position = damage.position.map_or_else(String::new, |position| format!(", position {position}"));
         let at = damage.at.map_or_else(String::new, |at| format!(" ({at})"));
         say(&format_args!(
-            "{} at byte {}: {}{position}{at}: {}; {} samples lost",
+            "{} at byte {}: {}{position}{at}: {}; {} lost",
             damage.file,
             damage.offset,
             damage.kind.word(),
             damage.detail,
-            count(damage.samples)
+            counted(damage.samples, "sample")
         ))?;
     }
     say(&format_args!(
-        "{} segments, {}: {} snapshots with {} samples are whole",
-        verdict.segments,
+        "{}, {}: {} with {}, whole",
+        counted(verdict.segments as u64, "segment"),
         bytes(verdict.bytes),
-        count(verdict.snapshots),
-        count(verdict.samples)
+        counted(verdict.snapshots, "snapshot"),
+        counted(verdict.samples, "sample")
     ))?;
     if verdict.unfinished_bytes > 0 {
         say(&format_args!(
