@@ -65,6 +65,15 @@ impl Meta {
     }
 }
 
+/// What is known of the names of the files for small values.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    /// Whether all of them are on the disk; what the process before has synced nobody knows.
+    are_synced: bool,
+    /// Whether the directory had to be made again.
+    were_lost: bool,
+}
+
 /// An id no other store has; it only has to differ from those whose bytes may turn up on the same disk.
 pub(super) fn new_store_id() -> u128 {
     let word = || u128::from(std::hash::RandomState::new().build_hasher().finish());
@@ -78,13 +87,14 @@ impl<F: Fs> Log<F> {
     pub(super) fn store_cursor(&mut self, index: usize) -> bool {
         let endpoint = &mut self.endpoints[index];
         let value = endpoint.encode(self.store_id);
-        let stored = store_value(&self.fs, &self.options, &mut endpoint.pair, &value);
+        let stored = store_value(&self.fs, &self.options, &mut endpoint.pair, &value, &mut self.names);
         let was_written = stored.is_ok();
         let is_kept = self.stored(stored);
         if was_written && !is_kept {
             self.endpoints[index].pair.step_back();
         }
         self.endpoints[index].is_saved = is_kept;
+        self.store_what_was_lost();
         is_kept
     }
 
@@ -97,13 +107,21 @@ impl<F: Fs> Log<F> {
     /// Writes what the log keeps about itself.
     pub(super) fn store_meta(&mut self, ending: Ending) -> bool {
         let meta = Meta { store_id: self.store_id, end: self.end, last_at: self.last_at, ending };
-        let stored = store_value(&self.fs, &self.options, &mut self.meta, &meta.encode());
+        let stored = store_value(&self.fs, &self.options, &mut self.meta, &meta.encode(), &mut self.names);
         let was_written = stored.is_ok();
         let is_kept = self.stored(stored);
         if was_written && !is_kept {
             self.meta.step_back();
         }
+        self.store_what_was_lost();
         is_kept
+    }
+
+    /// Whatever was written made the directory again: the notes and the other cursors went with the old one.
+    pub(super) fn store_what_was_lost(&mut self) {
+        if std::mem::take(&mut self.names.were_lost) {
+            self.store_everything();
+        }
     }
 
     /// Writes the notes and every cursor.
@@ -195,23 +213,27 @@ pub(super) fn store_value<F: Fs>(
     options: &LogOptions,
     pair: &mut Pair,
     value: &[u8],
+    names: &mut Names,
 ) -> io::Result<(PathBuf, F::File)> {
     let path = pair.next_path();
-    let is_new = fs.open(&path, Access::Read).is_err();
+    if fs.open(&path, Access::Read).is_err() {
+        names.are_synced = false;
+    }
     let file = match pair.store(fs, value) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             fs.create_dir_all(&options.dir)?;
+            names.were_lost = true;
             pair.store(fs, value)?
         }
         other => other?,
     };
     // Syncing a file does not promise that its name is on the disk too.
-    if is_new
-        && options.sync != SyncPolicy::Never
-        && let Err(error) = fs.sync_dir(&options.dir)
-    {
-        pair.step_back();
-        return Err(error);
+    if !names.are_synced && options.sync != SyncPolicy::Never {
+        if let Err(error) = fs.sync_dir(&options.dir) {
+            pair.step_back();
+            return Err(error);
+        }
+        names.are_synced = true;
     }
     Ok((path, file))
 }

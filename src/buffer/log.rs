@@ -18,7 +18,7 @@ use super::active::Active;
 use super::age::AgeGuard;
 use super::append::WriteError;
 use super::doubt::InDoubt;
-use super::durable::Ending;
+use super::durable::{Ending, Names};
 use super::endpoint::{Acked, Ahead, Endpoint};
 use super::fs::Fs;
 use super::pair::Pair;
@@ -151,6 +151,7 @@ pub(super) struct Log<F: Fs> {
     /// Files written since they were last forced to the disk.
     pub(super) dirty: BTreeSet<PathBuf>,
     pub(super) dirty_since: Option<Instant>,
+    pub(super) names: Names,
     pub(super) fullness: Fullness,
     /// Beyond this the file system would have too little left.
     pub(super) ceiling_bytes: u64,

@@ -13,7 +13,7 @@ use crate::model::Interner;
 use super::OpenError;
 use super::age::AgeGuard;
 use super::doubt::InDoubt;
-use super::durable::{Ending, META_NAME, Meta, cursor_files, meta_files, new_store_id};
+use super::durable::{Ending, META_NAME, Meta, Names, cursor_files, meta_files, new_store_id};
 use super::endpoint::{Endpoint, Reason, cursor_path, place_of_cursor};
 use super::fs::{Access, Entry, EntryKind, Fs, Locking};
 use super::log::blocks;
@@ -88,6 +88,7 @@ impl<F: Fs> Log<F> {
             small,
             dirty: BTreeSet::new(),
             dirty_since: None,
+            names: Names::default(),
             fullness: Fullness::Roomy,
             ceiling_bytes: options.max_bytes,
             short_of_disk: false,

@@ -39,7 +39,8 @@ impl<F: Fs> Log<F> {
             }
         }
         self.small.insert(file, known.max(size));
-        let stored = store_value(&self.fs, &self.options, &mut pair, value);
+        let stored = store_value(&self.fs, &self.options, &mut pair, value, &mut self.names);
+        self.store_what_was_lost();
         let saved = stored.and_then(|(path, file)| self.make_durable(path, &file));
         if saved.is_err() {
             self.spoil(&target);

@@ -243,6 +243,45 @@ fn what_was_delivered_while_no_cursor_could_be_written_is_not_called_corrupt_aft
 }
 
 #[test]
+fn a_state_whose_first_write_failed_survives_a_power_cut_from_the_next_one_on() {
+    for seed in 0..50 {
+        let (fs, options, mut log) = simulated(1024);
+        append(&mut log, &snapshot(1, 5));
+        fs.set(Some(Fault::All { op: Op::Write, errno: EIO }));
+        assert!(log.save_state("x", b"first").is_err());
+        fs.set(None);
+        log.save_state("x", b"second").unwrap();
+        drop(log);
+        fs.power_loss(seed);
+        assert_eq!(Log::open(fs, options).unwrap().load_state("x"), Some(b"second".to_vec()), "seed {seed}");
+    }
+}
+
+#[test]
+fn whatever_is_written_first_into_a_directory_that_was_removed_its_notes_are_there_again() {
+    let (fs, options, mut log) = simulated(1024);
+    append(&mut log, &snapshot(1, 5));
+    drop(log);
+    for first in ["a cursor", "a state"] {
+        let mut log = Log::open(fs.clone(), options.clone()).unwrap();
+        fs.delete_dir(&options.dir);
+        if first == "a cursor" {
+            log.next(0, ALL);
+        } else {
+            log.save_state("x", b"value").unwrap();
+        }
+        let appended = append(&mut log, &snapshot(2, 5));
+        assert!(appended.durable);
+        drop(log);
+        // The store's id stands in the notes and in the file: one of the two may be damaged.
+        fs.flip(&fs.segments()[0], 8 * 20);
+        let mut log = Log::open(fs.clone(), options.clone()).unwrap();
+        assert_eq!(log.next(0, ALL).unwrap().snapshots.last(), Some(&snapshot(2, 5)), "{first}");
+        check(&log);
+    }
+}
+
+#[test]
 fn after_its_directory_was_removed_the_log_finds_its_account_again() {
     let (fs, options, mut log) = simulated(1024);
     append(&mut log, &snapshot(1, 5));
