@@ -226,7 +226,7 @@ impl Inspection {
                 endpoint.begin_at(first);
             }
         }
-        if !endpoints.is_empty() {
+        if !endpoints.is_empty() && !self.holder.may_write() {
             let places = endpoints.iter().map(|endpoint| endpoint.place);
             self.between.extend(hole_after(self.known.last(), places, self.end));
         }
@@ -238,13 +238,16 @@ impl Inspection {
         let place = endpoint.place;
         let holes = self.between.iter().chain(self.known.iter().flat_map(|segment| &segment.holes));
         let (corrupt, memory) = lost_within(holes, place.samples, u64::MAX);
-        let readable = self.known.iter().map(|segment| segment.readable_after(place.samples)).sum();
+        let readable: u64 = self.known.iter().map(|segment| segment.readable_after(place.samples)).sum();
+        // A process that cannot write, or has just written, has what lies behind the last segment.
+        let written = self.known.last().map_or(0, |last| last.end.samples).max(place.samples);
+        let unwritten = if self.holder.may_write() { self.end.samples.saturating_sub(written) } else { 0 };
         let mut pending = self.known.iter().filter(|segment| segment.end.seq > place.seq).peekable();
         let next = pending.peek().copied().or(self.known.last());
         EndpointStatus {
             segment: next.map(|segment| Position(segment.first)),
             acked_at: None,
-            ledger: endpoint.ledger(self.end, Ahead { readable, corrupt, memory }),
+            ledger: endpoint.ledger(self.end, Ahead { readable: readable + unwritten, corrupt, memory }),
             acked: Position(place.seq),
             pending_records: self.end.seq.saturating_sub(place.seq),
             pending_bytes: pending.map(|segment| self.bytes_after(segment, place.seq)).sum(),
