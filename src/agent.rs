@@ -197,9 +197,9 @@ impl Agent {
         if !alive.is_empty() {
             tracing::warn!(tasks = alive.join(","), "tasks did not return in time and are abandoned");
         }
-        let status = self.buffer.status();
-        close(self.buffer).await;
-        farewell(&status, self.clock.now().since(began));
+        close(self.buffer.clone()).await;
+        // After closing, which may still write, and evict.
+        farewell(&self.buffer.status(), self.clock.now().since(began));
         died.map_or(Ok(()), Err)
     }
 }
