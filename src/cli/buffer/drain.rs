@@ -119,7 +119,14 @@ fn named_by_url(url: &str) -> Result<RemoteWrite, Exit> {
     // Nothing of the configuration but what the defaults are.
     let empty = tempfile::Builder::new().suffix(".yml").tempfile().map_err(|error| failed(&error))?;
     let config = config::load(Some(empty.path()), &environment).map_err(|error| {
-        complain(&error);
+        for problem in error.problems() {
+            // Nobody has set the variable that the URL is handed over in.
+            if problem.key == "remote_write[0].url" {
+                complain(&format_args!("--url: {}", problem.rule));
+            } else {
+                complain(problem);
+            }
+        }
         Exit::Usage
     })?;
     config.remote_write.into_iter().next().ok_or(Exit::Usage)
