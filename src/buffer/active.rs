@@ -10,7 +10,8 @@ use std::time::Instant;
 use super::SyncPolicy;
 use super::append::WriteError;
 use super::draft::{Draft, Frame, Item};
-use super::fs::{Access, Fs};
+use super::durable::LOCK_NAME;
+use super::fs::{Access, Fs, Locking, Standing};
 use super::log::{Log, SEGMENT_OVERHEAD_BYTES};
 use super::record::Footer;
 use super::recover::encode_file_header;
@@ -70,12 +71,12 @@ impl<F: Fs> Log<F> {
     }
 
     fn create_file(&mut self, path: &Path) -> io::Result<F::File> {
+        if !self.holds_directory() {
+            self.take_directory()?;
+        }
         match self.fs.open(path, Access::CreateNew) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                tracing::warn!(path = %self.options.dir.display(), "the buffer's directory is gone; making it again");
-                self.fs.create_dir_all(&self.options.dir)?;
-                // The notes and cursors went with it; the next process must find the account, and the store's id twice.
-                self.store_everything();
+                self.take_directory()?;
                 self.fs.open(path, Access::CreateNew)
             }
             // Left by an attempt of ours that failed half-way: whatever held samples is in `segments`.
@@ -85,6 +86,32 @@ impl<F: Fs> Log<F> {
             }
             other => other,
         }
+    }
+
+    /// Whether nobody else may write where we are about to.
+    fn holds_directory(&self) -> bool {
+        let path = self.options.dir.join(LOCK_NAME);
+        self.lock.as_ref().is_none_or(|lock| self.fs.is_met(lock, &path))
+    }
+
+    /// Makes and locks the directory anew, when somebody removed or replaced it.
+    ///
+    /// # Errors
+    /// When that cannot be done, or another process was faster: then what comes waits in memory.
+    fn take_directory(&mut self) -> io::Result<()> {
+        tracing::warn!(path = %self.options.dir.display(), "the buffer's directory is gone or another; making it again");
+        self.fs.create_dir_all(&self.options.dir)?;
+        if !self.holds_directory() {
+            self.lock = match self.fs.lock(&self.options.dir.join(LOCK_NAME))? {
+                Locking::Held(lock) => Some(lock),
+                Locking::InUse { .. } => {
+                    return Err(io::Error::new(io::ErrorKind::ResourceBusy, "another process has the directory now"));
+                }
+            };
+        }
+        // The notes and cursors went with it; the next process must find the account, and the store's id twice.
+        self.store_everything();
+        Ok(())
     }
 
     /// Writes one item, as durable as [`SyncPolicy`] asks.
@@ -203,21 +230,24 @@ impl<F: Fs> Log<F> {
         }
     }
 
-    /// Somebody removed the file we write to: bytes written there are gone when we close it. Where nobody can tell whether
-    /// it is still there, another is begun.
+    /// Somebody removed the file we write to, or moved it: bytes written there are gone when we close it. Where nobody can
+    /// tell whether it is still there, or another is there, a new one is begun.
     pub(super) fn give_up_removed_file(&mut self) {
         let Some(active) = &self.active else { return };
         let first = active.draft.first;
-        let links = self.fs.links(&active.file);
-        match &links {
-            Ok(0) => {
-                tracing::error!(path = %self.options.dir.display(), "somebody removed the buffer's file; unsent samples in it are lost");
+        let standing = self.fs.standing(&active.file, &active.path);
+        match &standing {
+            Ok(Standing::Here) => return,
+            Ok(Standing::Gone) => {
+                tracing::error!(path = %active.path.display(), "somebody removed or moved the buffer's file; unsent samples in it are lost");
             }
-            Ok(_) => return,
+            Ok(Standing::Replaced) => {
+                tracing::warn!(path = %active.path.display(), "somebody replaced the buffer's file; beginning another");
+            }
             Err(error) => self.note_error(Operation::Write, error),
         }
         self.abandon();
-        if links.is_ok()
+        if matches!(standing, Ok(Standing::Gone))
             && let Some(segment) = self.segments.back_mut().filter(|segment| segment.first == first)
         {
             segment.lose(segment.start, segment.end.samples, Cause::Damage);

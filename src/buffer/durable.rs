@@ -250,6 +250,8 @@ pub(super) fn meta_files(dir: &Path) -> impl Iterator<Item = (String, u64)> {
 }
 
 pub(super) const META_NAME: &str = "log";
+/// Whoever writes in the directory holds a lock on this file.
+pub(super) const LOCK_NAME: &str = "lock";
 
 pub(super) fn file_name_of(path: &Path) -> Option<String> {
     Some(path.file_name()?.to_str()?.to_owned())

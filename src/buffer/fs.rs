@@ -58,6 +58,17 @@ pub(super) struct Space {
     pub(super) total_bytes: u64,
 }
 
+/// What is at a path that an open file had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// That file.
+    Here,
+    /// Another one: somebody put it there, or mounted something over it.
+    Replaced,
+    /// Nothing: somebody removed or moved it, or a directory above it.
+    Gone,
+}
+
 /// The operations the log needs, no more.
 pub(super) trait Fs: Send + 'static {
     /// An open file.
@@ -71,8 +82,8 @@ pub(super) trait Fs: Send + 'static {
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>>;
     fn open(&self, path: &Path, access: Access) -> io::Result<Self::File>;
     fn len(&self, file: &Self::File) -> io::Result<u64>;
-    /// How many names the file still has; zero when somebody removed it.
-    fn links(&self, file: &Self::File) -> io::Result<u64>;
+    /// What is at the path that `file` was opened by.
+    fn standing(&self, file: &Self::File, path: &Path) -> io::Result<Standing>;
     /// May read less than asked; zero is the end.
     fn read_at(&self, file: &Self::File, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
     /// May write less than asked.
@@ -83,6 +94,8 @@ pub(super) trait Fs: Send + 'static {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     fn remove(&self, path: &Path) -> io::Result<()>;
     fn lock(&self, path: &Path) -> io::Result<Locking<Self::Lock>>;
+    /// Whether whoever locks `path` now meets this lock.
+    fn is_met(&self, lock: &Self::Lock, path: &Path) -> bool;
     fn space(&self, dir: &Path) -> io::Result<Space>;
 
     /// Reads exactly as much as asked.
@@ -200,8 +213,14 @@ impl Fs for RealFs {
         Ok(file.metadata()?.len())
     }
 
-    fn links(&self, file: &File) -> io::Result<u64> {
-        Ok(file.metadata()?.nlink())
+    fn standing(&self, file: &File, path: &Path) -> io::Result<Standing> {
+        let there = match std::fs::metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Standing::Gone),
+            other => other?,
+        };
+        let ours = file.metadata()?;
+        let is_same = (ours.dev(), ours.ino()) == (there.dev(), there.ino());
+        Ok(if is_same { Standing::Here } else { Standing::Replaced })
     }
 
     fn read_at(&self, file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -248,6 +267,11 @@ impl Fs for RealFs {
             }
             Err(TryLockError::Error(error)) => Err(error),
         }
+    }
+
+    fn is_met(&self, lock: &File, path: &Path) -> bool {
+        // Where nobody can tell, what was locked is believed to be so.
+        self.standing(lock, path).is_ok_and(|standing| standing == Standing::Here) || path.try_exists().is_err()
     }
 
     fn space(&self, dir: &Path) -> io::Result<Space> {

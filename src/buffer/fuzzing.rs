@@ -13,7 +13,7 @@ use crate::model::{Interner, Labels, Metadata, MetricKind, Sample, Series, Snaps
 use super::codec::{Definitions, Dictionary};
 use super::durable::Meta;
 use super::endpoint::{Endpoint, cursor_path};
-use super::fs::{Access, Entry, EntryKind, Fs, Locking, Space};
+use super::fs::{Access, Entry, EntryKind, Fs, Locking, Space, Standing};
 use super::log::{Log, LogOptions};
 use super::pair::{Pair, paths};
 use super::record::{About, Kind, Seed, write};
@@ -69,8 +69,8 @@ impl Fs for MemoryFs {
         Ok(file.lock().expect("one thread").len() as u64)
     }
 
-    fn links(&self, _: &Bytes) -> io::Result<u64> {
-        Ok(1)
+    fn standing(&self, _: &Bytes, _: &Path) -> io::Result<Standing> {
+        Ok(Standing::Here)
     }
 
     fn read_at(&self, file: &Bytes, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -109,6 +109,10 @@ impl Fs for MemoryFs {
 
     fn lock(&self, _: &Path) -> io::Result<Locking<()>> {
         Ok(Locking::Held(()))
+    }
+
+    fn is_met(&self, (): &(), _: &Path) -> bool {
+        true
     }
 
     fn space(&self, _: &Path) -> io::Result<Space> {

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use crate::model::Timestamp;
 
-use super::durable::{Ending, META_NAME, Meta};
+use super::durable::{Ending, LOCK_NAME, META_NAME, Meta};
 use super::endpoint::{Ahead, Endpoint, name_in_cursor, place_of_cursor};
 use super::fs::{Entry, EntryKind, Fs as _, RealFs};
 use super::log::lost_within;
@@ -140,7 +140,7 @@ impl Inspection {
             return Err(InspectError::Missing { path });
         }
         let unreadable = |source| InspectError::Unreadable { path: dir.clone(), source };
-        let holder = Holder::of(&dir.join("lock"));
+        let holder = Holder::of(&dir.join(LOCK_NAME));
         let meta = Pair::load(&RealFs, dir.join(META_NAME)).value.as_deref().and_then(Meta::decode);
         let entries = RealFs.list(&dir).map_err(unreadable)?;
         let store_id =
@@ -278,7 +278,7 @@ impl Inspection {
 fn buffer_dir(path: &Path) -> PathBuf {
     let named_inside = path.file_name().is_some_and(|name| name == DIR_NAME) && !path.join(DIR_NAME).is_dir();
     match path.parent() {
-        Some(parent) if named_inside && path.join("lock").is_file() => parent.to_owned(),
+        Some(parent) if named_inside && path.join(LOCK_NAME).is_file() => parent.to_owned(),
         _ => path.to_owned(),
     }
 }

@@ -13,7 +13,7 @@ use crate::model::Interner;
 use super::OpenError;
 use super::age::AgeGuard;
 use super::doubt::InDoubt;
-use super::durable::{Ending, META_NAME, Meta, Names, cursor_files, meta_files, new_store_id};
+use super::durable::{Ending, LOCK_NAME, META_NAME, Meta, Names, cursor_files, meta_files, new_store_id};
 use super::endpoint::{Endpoint, Reason, cursor_path, place_of_cursor};
 use super::fs::{Access, Entry, EntryKind, Fs, Locking};
 use super::log::blocks;
@@ -55,7 +55,7 @@ impl<F: Fs> Log<F> {
         let dir = options.dir.clone();
         let unusable = |source: io::Error| OpenError::Unusable { path: dir.clone(), source };
         fs.create_dir_all(&options.dir).map_err(unusable)?;
-        let lock = match fs.lock(&options.dir.join("lock")).map_err(unusable)? {
+        let lock = match fs.lock(&options.dir.join(LOCK_NAME)).map_err(unusable)? {
             Locking::Held(lock) => lock,
             Locking::InUse { pid } => return Err(OpenError::InUse { path: dir.clone(), pid }),
         };

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use crate::model::{Labels, Metadata, MetricKind, Sample, Series, Snapshot, Timestamp, Value};
 
-use super::fs::{Access, Entry, Fs, Locking, RealFs, Space};
+use super::fs::{Access, Entry, Fs, Locking, RealFs, Space, Standing};
 use super::log::{Log, LogOptions};
 use super::*;
 

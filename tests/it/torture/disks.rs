@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use outhaul::buffer::{Buffer, Status};
+use outhaul::buffer::{Buffer, OpenError, Options, Status, SyncPolicy};
 
 use super::cuts::{LoopDisk, is_root};
 use super::driver::{self, Orders, Said};
@@ -142,10 +142,30 @@ fn a_directory_deleted_under_a_running_agent_is_made_again_and_sampling_goes_on(
         eventually("it is removed", || std::fs::remove_dir_all(&buffer).is_ok());
         recorder.wait_for_ticks(recorder.ticks().len() + 2);
         assert!(buffer.exists());
+        assert_is_in_use(&buffer);
     }
+    let elsewhere = directory.path().join("elsewhere");
+    std::fs::rename(&buffer, &elsewhere).unwrap();
+    eventually("a moved one is made again", || buffer.join("v1").exists());
+    recorder.wait_for_ticks(recorder.ticks().len() + 2);
+    assert_is_in_use(&buffer);
     eventually("it is well", || agent.metric("outhaul_buffer_degraded", &[]) == Some(0.0));
     ledger_balances(&agent);
     agent.terminate();
+}
+
+/// Nobody else gets at a directory that somebody writes in.
+#[track_caller]
+fn assert_is_in_use(buffer: &Path) {
+    let options = Options {
+        path: buffer.to_owned(),
+        max_bytes: 64 << 20,
+        max_age: None,
+        min_free: Some(0),
+        sync: SyncPolicy::Never,
+        endpoints: Vec::new(),
+    };
+    assert!(matches!(Buffer::open(options), Err(OpenError::InUse { .. })), "it is locked anew");
 }
 
 fn set_mode(path: &Path, mode: u32) {

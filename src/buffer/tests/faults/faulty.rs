@@ -78,8 +78,11 @@ impl Fs for FaultyFs {
         self.gate(Op::Other)?;
         RealFs.len(file)
     }
-    fn links(&self, file: &File) -> io::Result<u64> {
-        RealFs.links(file)
+    fn standing(&self, file: &File, path: &Path) -> io::Result<Standing> {
+        RealFs.standing(file, path)
+    }
+    fn is_met(&self, lock: &File, path: &Path) -> bool {
+        RealFs.is_met(lock, path)
     }
     fn read_at(&self, file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
         self.gate(Op::Read)?;

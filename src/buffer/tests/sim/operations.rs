@@ -53,10 +53,19 @@ impl Fs for SimFs {
         Ok(disk.inodes[&file.inode].cache.len() as u64)
     }
 
-    fn links(&self, file: &SimFile) -> io::Result<u64> {
+    fn standing(&self, file: &SimFile, path: &Path) -> io::Result<Standing> {
         let mut disk = self.disk();
         disk.gate(Op::Look)?;
-        Ok(disk.names.values().filter(|inode| **inode == file.inode).count() as u64)
+        Ok(match disk.names.get(path) {
+            Some(inode) if *inode == file.inode => Standing::Here,
+            Some(_) => Standing::Replaced,
+            None => Standing::Gone,
+        })
+    }
+
+    /// Locks are by name here.
+    fn is_met(&self, _: &SimLock, _: &Path) -> bool {
+        true
     }
 
     fn read_at(&self, file: &SimFile, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
