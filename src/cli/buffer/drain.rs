@@ -75,8 +75,10 @@ pub(super) fn main(options: &Options) -> Result<Exit, Exit> {
     let targets = targets(options, &found, &names)?;
     let external_labels =
         found.config.as_ref().map_or_else(Labels::empty, |config| config.global.external_labels.clone());
+    // What is true of the line is true of it with `--url` too: the configuration of the buffer says so.
+    let send_unchanged_every = found.config.as_ref().and_then(|config| config.send_unchanged_every);
     let settings = found.options(names.clone());
-    block_on(drain(options, settings, targets, external_labels))?
+    block_on(drain(options, settings, targets, (external_labels, send_unchanged_every)))?
 }
 
 /// Where to send, and for which of the buffer's endpoints.
@@ -136,7 +138,7 @@ async fn drain(
     options: &Options,
     settings: crate::buffer::Options,
     targets: Vec<(EndpointId, RemoteWrite)>,
-    external_labels: Labels,
+    (external_labels, send_unchanged_every): (Labels, Option<Duration>),
 ) -> Result<Exit, Exit> {
     ship::install_crypto_provider();
     let mut signals =
@@ -154,7 +156,7 @@ async fn drain(
                 endpoint,
                 config,
                 external_labels,
-                send_unchanged_every: None,
+                send_unchanged_every,
                 buffer,
                 clock,
                 metrics: &metrics,
@@ -228,9 +230,10 @@ fn tell(
         let grown = |of: fn(&Ledger) -> u64| of(&new.ledger).saturating_sub(of(&old.ledger));
         let (delivered, refused) = (grown(|ledger| ledger.delivered), grown(|ledger| ledger.refused));
         let (expired, corrupt) = (grown(|ledger| ledger.expired), grown(|ledger| ledger.corrupt));
-        let filtered = grown(|ledger| ledger.filtered);
+        let (unchanged, filtered) = (grown(|ledger| ledger.unchanged), grown(|ledger| ledger.filtered));
+        let evicted = grown(|ledger| ledger.evicted.total());
         let pending = new.ledger.pending;
-        is_good &= refused == 0 && expired == 0 && corrupt == 0 && pending == 0;
+        is_good &= [refused, expired, evicted, corrupt, pending] == [0; 5];
         let state = state.borrow();
         endpoints.push(json!({
             "name": new.name,
@@ -238,7 +241,9 @@ fn tell(
             "delivered": delivered,
             "refused": refused,
             "expired": expired,
+            "unchanged": unchanged,
             "filtered": filtered,
+            "evicted": evicted,
             "corrupt": corrupt,
             "pending": pending,
             "last_error": state.last_error,
@@ -246,11 +251,17 @@ fn tell(
         if options.place.json {
             continue;
         }
-        let others = if filtered > 0 { format!(", {} filtered", count(filtered)) } else { String::new() };
+        let others = [(unchanged, "unchanged"), (filtered, "filtered")]
+            .map(|(samples, what)| if samples > 0 { format!(", {} {what}", count(samples)) } else { String::new() });
+        let others = others.concat();
         say(&format_args!("{} to {}: {} samples delivered{others}", new.name, state.url, count(delivered)))?;
-        for (samples, what) in
-            [(refused, "refused"), (expired, "too old to be sent"), (corrupt, "damaged"), (pending, "still pending")]
-        {
+        for (samples, what) in [
+            (refused, "refused"),
+            (expired, "too old to be sent"),
+            (evicted, "evicted meanwhile"),
+            (corrupt, "damaged"),
+            (pending, "still pending"),
+        ] {
             if samples > 0 {
                 complain(&format_args!("{}: {} samples {what}", new.name, count(samples)));
             }
