@@ -13,7 +13,7 @@ impl World {
                 self.flips += 1;
                 // A second one may hit the other copy of a definition.
                 self.wrecked |= !self.flipped.insert(path.clone());
-                self.unnoticed_samples += u64::from(segments.last() == Some(&path)) * self.largest_samples;
+                self.unnoticed_samples += u64::from(self.is_newest(&segments, &path)) * self.largest_samples;
                 self.fs.flip(&path, bit % (self.fs.len_of(&path) * 8).max(1));
             }
             Step::FlipNote { file, bit } => {
@@ -56,10 +56,18 @@ impl World {
         }
     }
 
+    /// Whether no later file holds a record that was promised: one may have been begun and not written to.
+    fn is_newest(&self, segments: &[PathBuf], path: &Path) -> bool {
+        let Some(next) = segments.iter().find(|other| other.as_path() > path) else { return true };
+        let next = next.file_name().and_then(|name| parse_name(name.to_str()?)).unwrap_or(0);
+        let is_later = |id: &u32| self.records[id].position.is_some_and(|position| position.number() >= next);
+        !self.seen.values().any(|seen| seen.owed.iter().any(is_later))
+    }
+
     /// What stood at the end of the newest file may never have been there, as far as the next process can tell.
     fn forgive_the_newest(&mut self, segments: &[PathBuf], path: &Path) {
         self.wrecked = true;
-        let is_newest = segments.last() == Some(&path.to_owned());
+        let is_newest = self.is_newest(segments, path);
         let was_cut_before = std::mem::replace(&mut self.files_were_cut, true);
         if !is_newest {
             return;
