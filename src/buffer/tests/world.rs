@@ -252,6 +252,8 @@ impl World {
         let refused = samples / 7;
         let fates = Fates { delivered: samples - refused, refused, ..Fates::default() };
         self.log().ack(index, through.number(), fates);
+        // On a disk that others have filled the first file of a cursor may not be made: the next process steps back.
+        self.clean_life &= !self.fs.is_in_trouble();
         let Self { seen, records, acknowledged, .. } = self;
         let seen = seen.get_mut(name).unwrap();
         for id in settled {
