@@ -1,7 +1,7 @@
 //! One fixed life of a log, and in it every single operation on the disk fails: once, or from then on; or the process or
 //! the whole machine ends right there.
 //!
-//! `OUTHAUL_TORTURE=1` takes a life ten times as long and more ways for a power cut to end.
+//! `OUTHAUL_TORTURE=1` takes a life four times as long and more ways for a power cut to end.
 
 use super::sim::{EIO, ENOSPC, EROFS, Fault};
 use super::world::{SMALLEST_KIB, Step, World};
