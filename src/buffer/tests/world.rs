@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use super::sim::{Fault, SimFs};
 use super::*;
 use crate::buffer::log::BLOCK_BYTES;
+use crate::buffer::pair::Pair;
 use crate::buffer::segment::parse_name;
 
 mod damage;
