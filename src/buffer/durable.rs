@@ -174,6 +174,8 @@ impl<F: Fs> Log<F> {
     pub(super) fn sync_dirty(&mut self, now: Instant) {
         self.dirty_since = None;
         for path in std::mem::take(&mut self.dirty) {
+            // A sync that failed may have led to its being written again since; this one covers that too.
+            self.dirty.remove(&path);
             let active = self.active.take_if(|active| active.path == path);
             let result = match &active {
                 // An error of a write is told to a file that was open then.

@@ -321,3 +321,27 @@ fn what_was_evicted_while_nothing_could_be_written_is_counted_after_a_kill() {
     let ledger = ledger(&Log::open(fs, options).unwrap(), 0);
     assert!(ledger.evicted.total() + ledger.corrupt + ledger.pending >= 200, "{ledger:?}");
 }
+
+#[test]
+fn what_is_written_again_while_a_sync_fails_is_not_synced_once_more_without_being_written() {
+    let append = |samples| Step::Append { samples };
+    let next = |endpoint| Step::Next { endpoint, instants_max: 1 };
+    let steps = [
+        append(1),
+        append(1),
+        append(1),
+        append(141),
+        next(1),
+        append(1),
+        next(2),
+        Step::Others { free_kib: 4 },
+        Step::Tick { seconds: 21 },
+        Step::SaveState { len: 0 },
+        next(0),
+        Step::Fault(Fault::All { op: super::sim::Op::Sync, errno: EIO }),
+        append(1),
+        Step::Tick { seconds: 10 },
+        append(1),
+    ];
+    live(0, SyncPolicy::Interval(Duration::from_secs(20)), 128, None, &steps);
+}
