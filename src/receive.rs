@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 
 use self::line::CuttableListener;
 pub use self::line::Line;
-pub use self::print::{histogram_json, json, print};
+pub use self::print::{histogram_json, json, labels_json, print};
 use crate::encode::{self, Compression, Decoded, Message};
 
 /// The largest request, compressed and unpacked alike: the limit of Prometheus' own receiver (storage/remote, 3.x).

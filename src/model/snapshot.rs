@@ -98,6 +98,12 @@ impl Snapshot {
         Self { at, samples, histograms: Vec::new(), exemplars: Vec::new() }
     }
 
+    /// The series of its samples, native histograms included.
+    pub fn series(&self) -> impl Iterator<Item = &Arc<Series>> {
+        let samples = self.samples.iter().map(|sample| &sample.series);
+        samples.chain(self.histograms.iter().map(|sample| &sample.series))
+    }
+
     /// How many samples it has, native histograms included. Exemplars are notes on samples, and not counted.
     pub fn sample_count(&self) -> usize {
         self.samples.len() + self.histograms.len()

@@ -85,7 +85,8 @@ fn timed(at: Timestamp, start: Option<Timestamp>, mut object: Json) -> Json {
     object
 }
 
-fn labels_json(labels: &Labels) -> Json {
+/// Labels as a JSON object.
+pub fn labels_json(labels: &Labels) -> Json {
     labels.iter().map(|label| (label.name.to_string(), Json::from(&*label.value))).collect::<Map<_, _>>().into()
 }
 

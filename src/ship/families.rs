@@ -41,8 +41,7 @@ impl Families {
         if !self.config.send {
             return noted;
         }
-        let samples = snapshot.samples.iter().map(|sample| &sample.series);
-        for series in samples.chain(snapshot.histograms.iter().map(|sample| &sample.series)) {
+        for series in snapshot.series() {
             let metadata = series.metadata();
             if self.known.contains_key(&metadata.family) {
                 continue;

@@ -78,7 +78,7 @@ pub(super) fn main(options: &Options) -> Result<Exit, Exit> {
     // What is true of the line is true of it with `--url` too: the configuration of the buffer says so.
     let send_unchanged_every = found.config.as_ref().and_then(|config| config.send_unchanged_every);
     let settings = found.options(names.clone());
-    block_on(drain(options, settings, targets, (external_labels, send_unchanged_every)))?
+    block_on(drain(options, settings, targets, external_labels, send_unchanged_every))?
 }
 
 /// Where to send, and for which of the buffer's endpoints.
@@ -138,7 +138,8 @@ async fn drain(
     options: &Options,
     settings: crate::buffer::Options,
     targets: Vec<(EndpointId, RemoteWrite)>,
-    (external_labels, send_unchanged_every): (Labels, Option<Duration>),
+    external_labels: Labels,
+    send_unchanged_every: Option<Duration>,
 ) -> Result<Exit, Exit> {
     ship::install_crypto_provider();
     let mut signals =

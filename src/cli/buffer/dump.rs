@@ -4,7 +4,7 @@ use std::io::{BufWriter, Write as _};
 use std::ops::ControlFlow;
 
 use clap::{Args, ValueEnum};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::matcher::Matcher;
 use super::show::Progress;
@@ -13,8 +13,8 @@ use crate::buffer::inspect::{Record, Selection};
 use crate::cli::{Exit, complain};
 use crate::clock::Clock;
 use crate::encode::open_metrics;
-use crate::model::{self, Labels, Series, Snapshot, Timestamp};
-use crate::receive::histogram_json;
+use crate::model::{self, Series, Snapshot, Timestamp};
+use crate::receive::{histogram_json, labels_json};
 
 pub(super) const HELP: &str = "Takes no lock and writes nothing: safe while an agent runs.
 
@@ -142,7 +142,7 @@ fn bytes_of(format: Format, record: &Record, series: Option<&Matcher>, left_out:
     let snapshot = &record.snapshot;
     let wanted = |of: &Series| series.is_none_or(|matcher| matcher.matches(of.labels()));
     match format {
-        Format::Raw if series.is_none() || snapshot_series(snapshot).any(wanted) => record.bytes.clone(),
+        Format::Raw if series.is_none() || snapshot.series().any(|series| wanted(series)) => record.bytes.clone(),
         Format::Raw => Vec::new(),
         Format::Json => {
             let mut lines = snapshot_json(snapshot, wanted);
@@ -161,11 +161,6 @@ fn bytes_of(format: Format, record: &Record, series: Option<&Matcher>, left_out:
             text.into_bytes()
         }
     }
-}
-
-fn snapshot_series(snapshot: &Snapshot) -> impl Iterator<Item = &Series> {
-    let samples = snapshot.samples.iter().map(|sample| &*sample.series);
-    samples.chain(snapshot.histograms.iter().map(|sample| &*sample.series))
 }
 
 /// Everything of the series that are `wanted`, each with its instant.
@@ -193,10 +188,6 @@ fn line(at: Timestamp, series: &Series, start: Option<Timestamp>, name: &str, wh
     line
 }
 
-fn labels_json(labels: &Labels) -> Value {
-    labels.iter().map(|label| (label.name.to_string(), Value::from(&*label.value))).collect::<Map<_, _>>().into()
-}
-
 /// JSON has no form for what is no number.
 fn number_json(value: model::Value) -> Value {
     let number = value.number();
@@ -217,7 +208,8 @@ mod tests {
 
     use super::*;
     use crate::model::{
-        Exemplar, HistogramParts, HistogramSample, Metadata, MetricKind, NativeHistogram, Sample, Value as Number,
+        Exemplar, HistogramParts, HistogramSample, Labels, Metadata, MetricKind, NativeHistogram, Sample,
+        Value as Number,
     };
 
     #[test]
