@@ -88,11 +88,7 @@ impl<F: Fs> Log<F> {
         let endpoint = &mut self.endpoints[index];
         let value = endpoint.encode(self.store_id);
         let stored = store_value(&self.fs, &self.options, &mut endpoint.pair, &value, &mut self.names);
-        let was_written = stored.is_ok();
-        let is_kept = self.stored(stored);
-        if was_written && !is_kept {
-            self.endpoints[index].pair.step_back();
-        }
+        let is_kept = self.stored(stored, |log| &mut log.endpoints[index].pair);
         self.endpoints[index].is_saved = is_kept;
         self.store_what_was_lost();
         is_kept
@@ -108,11 +104,7 @@ impl<F: Fs> Log<F> {
     pub(super) fn store_meta(&mut self, ending: Ending) -> bool {
         let meta = Meta { store_id: self.store_id, end: self.end, last_at: self.last_at, ending };
         let stored = store_value(&self.fs, &self.options, &mut self.meta, &meta.encode(), &mut self.names);
-        let was_written = stored.is_ok();
-        let is_kept = self.stored(stored);
-        if was_written && !is_kept {
-            self.meta.step_back();
-        }
+        let is_kept = self.stored(stored, |log| &mut log.meta);
         self.store_what_was_lost();
         is_kept
     }
@@ -132,14 +124,16 @@ impl<F: Fs> Log<F> {
         }
     }
 
-    /// Makes a written value as durable as wanted; a failure costs duplicates after a crash, so it is no more than a warning.
-    fn stored(&mut self, stored: io::Result<(PathBuf, F::File)>) -> bool {
-        let result = stored.and_then(|(path, file)| self.make_durable(path, &file));
-        if let Err(error) = &result {
-            self.note_error(Operation::Cursor, error);
-            tracing::warn!(path = %self.options.dir.display(), %error, "could not save a cursor");
+    /// Makes a value of `pair` as durable as wanted; a failure costs duplicates after a crash, so it is no more than a warning.
+    fn stored(&mut self, stored: io::Result<(PathBuf, F::File)>, pair: impl FnOnce(&mut Self) -> &mut Pair) -> bool {
+        let was_written = stored.is_ok();
+        let Err(error) = stored.and_then(|(path, file)| self.make_durable(path, &file)) else { return true };
+        if was_written {
+            pair(self).step_back();
         }
-        result.is_ok()
+        self.note_error(Operation::Cursor, &error);
+        tracing::warn!(path = %self.options.dir.display(), %error, "could not save a cursor");
+        false
     }
 
     pub(super) fn make_durable(&mut self, path: PathBuf, file: &F::File) -> io::Result<()> {
