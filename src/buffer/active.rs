@@ -98,7 +98,7 @@ impl<F: Fs> Log<F> {
     ///
     /// # Errors
     /// When that cannot be done, or another process was faster: then what comes waits in memory.
-    fn take_directory(&mut self) -> io::Result<()> {
+    pub(super) fn take_directory(&mut self) -> io::Result<()> {
         tracing::warn!(path = %self.options.dir.display(), "the buffer's directory is gone or another; making it again");
         self.fs.create_dir_all(&self.options.dir)?;
         if !self.holds_directory() {

@@ -109,10 +109,12 @@ impl<F: Fs> Log<F> {
         is_kept
     }
 
-    /// Whatever was written made the directory again: the notes and the other cursors went with the old one.
+    /// Whatever was written made the directory again: the lock, the notes and the other cursors went with the old one.
     pub(super) fn store_what_was_lost(&mut self) {
-        if std::mem::take(&mut self.names.were_lost) {
-            self.store_everything();
+        if std::mem::take(&mut self.names.were_lost)
+            && let Err(error) = self.take_directory()
+        {
+            self.note_error(Operation::Cursor, &error);
         }
     }
 

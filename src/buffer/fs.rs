@@ -271,7 +271,7 @@ impl Fs for RealFs {
 
     fn is_met(&self, lock: &File, path: &Path) -> bool {
         // Where nobody can tell, what was locked is believed to be so.
-        self.standing(lock, path).is_ok_and(|standing| standing == Standing::Here) || path.try_exists().is_err()
+        self.standing(lock, path).unwrap_or(Standing::Here) == Standing::Here
     }
 
     fn space(&self, dir: &Path) -> io::Result<Space> {

@@ -275,6 +275,16 @@ fn a_second_process_is_refused_with_the_first_ones_id() {
 }
 
 #[test]
+fn a_directory_that_a_small_value_made_again_is_locked_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path(), &["a"]);
+    let mut log = open(&options);
+    std::fs::remove_dir_all(&options.dir).unwrap();
+    log.save_state("x", b"value").unwrap();
+    assert!(matches!(Log::open(RealFs, options), Err(OpenError::InUse { .. })), "before the next segment");
+}
+
+#[test]
 fn a_directory_that_cannot_be_made_is_said_so() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("v1"), b"a file").unwrap();
