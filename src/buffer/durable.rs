@@ -76,8 +76,12 @@ pub(super) struct Names {
 
 /// An id no other store has; it only has to differ from those whose bytes may turn up on the same disk.
 pub(super) fn new_store_id() -> u128 {
-    let word = || u128::from(std::hash::RandomState::new().build_hasher().finish());
-    word() << 64 | word()
+    u128::from(random_u64()) << 64 | u128::from(random_u64())
+}
+
+/// A number nobody guesses, and that is another one each time.
+pub(super) fn random_u64() -> u64 {
+    std::hash::RandomState::new().build_hasher().finish()
 }
 
 impl<F: Fs> Log<F> {

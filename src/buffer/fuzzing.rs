@@ -127,14 +127,15 @@ fn one(at: i64, value: f64) -> Snapshot {
 }
 
 fn options() -> LogOptions {
-    LogOptions::new(Options {
+    let options = LogOptions::new(Options {
         path: "/".into(),
         max_bytes: 4 << 20,
         max_age: None,
         min_free: Some(0),
         sync: SyncPolicy::Never,
         endpoints: vec!["a".to_owned()],
-    })
+    });
+    LogOptions { ahead: 1, ..options }
 }
 
 /// Opens what lies there, writes, reads everything: the account balances, and what was written is given out.

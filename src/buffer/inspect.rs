@@ -249,7 +249,7 @@ impl Inspection {
             acked_at: None,
             ledger: endpoint.ledger(self.end, Ahead { readable: readable + unwritten, corrupt, memory }),
             acked: Position(place.seq),
-            pending_records: self.end.seq.saturating_sub(place.seq),
+            pending_records: self.known.iter().map(|segment| segment.records_after(place.seq)).sum(),
             pending_bytes: pending.map(|segment| self.bytes_after(segment, place.seq)).sum(),
             oldest_pending_at: self.instant_after(place.seq),
             requeued: 0,

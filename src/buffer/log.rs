@@ -18,7 +18,7 @@ use super::active::Active;
 use super::age::AgeGuard;
 use super::append::WriteError;
 use super::doubt::InDoubt;
-use super::durable::{Ending, Names};
+use super::durable::{Ending, Names, random_u64};
 use super::endpoint::{Acked, Ahead, Endpoint};
 use super::fs::Fs;
 use super::pair::Pair;
@@ -40,6 +40,9 @@ const SEGMENT_USUAL_MAX_BYTES: u64 = 4 << 20;
 const SEGMENTS_WANTED: u64 = 64;
 /// Memory for snapshots while the disk cannot be written.
 const RING_BYTES: usize = 1 << 20;
+/// Every start goes on a random number of positions ahead, up to this one. Where a power cut took the newest segments, their
+/// names would be given out again, and old bytes that the file system shows in a new file would be taken for its own.
+const AHEAD_MAX: u64 = 1 << 20;
 /// How often it is looked what others did to the disk and the directory.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -55,6 +58,8 @@ pub(super) struct LogOptions {
     pub(super) endpoints: Vec<String>,
     pub(super) segment_bytes: u64,
     pub(super) ring_bytes: usize,
+    /// Positions left out when a directory that is not new is opened ([`AHEAD_MAX`]).
+    pub(super) ahead: u64,
 }
 
 impl LogOptions {
@@ -68,6 +73,7 @@ impl LogOptions {
             endpoints: options.endpoints,
             segment_bytes: (options.max_bytes / SEGMENTS_WANTED).clamp(SEGMENT_MIN_BYTES, SEGMENT_USUAL_MAX_BYTES),
             ring_bytes: RING_BYTES,
+            ahead: 1 + random_u64() % AHEAD_MAX,
         }
     }
 }
@@ -384,6 +390,11 @@ impl<F: Fs> Log<F> {
         (newest > oldest).then(|| Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)))
     }
 
+    fn records_after(&self, seq: u64) -> u64 {
+        let on_disk: u64 = self.segments.iter().map(|segment| segment.records_after(seq)).sum();
+        on_disk + self.ring.records_after(seq) as u64
+    }
+
     fn endpoint_status(&self, endpoint: &Endpoint) -> EndpointStatus {
         let lent = endpoint.loan.as_ref().and_then(|loan| loan.records.first());
         let limbo_records =
@@ -394,7 +405,7 @@ impl<F: Fs> Log<F> {
             segment: unread.or(self.segments.back()).map(|segment| Position(segment.first)),
             ledger: endpoint.ledger(self.end, self.ahead(endpoint.place)),
             acked: Position(endpoint.place.seq),
-            pending_records: self.end.seq.saturating_sub(endpoint.place.seq) + limbo_records as u64,
+            pending_records: self.records_after(endpoint.place.seq) + limbo_records as u64,
             pending_bytes: self.segments.iter().map(|segment| bytes_after(segment, endpoint)).sum(),
             oldest_pending_at: lent.map(|record| record.at).or(endpoint.oldest_at),
             acked_at: endpoint.acked_at,

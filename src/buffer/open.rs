@@ -102,6 +102,9 @@ impl<F: Fs> Log<F> {
         };
         log.find_quarantined();
         log.load_endpoints(&entries, meta);
+        if !is_new {
+            log.leave_names_out();
+        }
         log.settle_in();
         log.looked_at = Some(began);
         log.open_took = began.elapsed();
@@ -145,6 +148,14 @@ impl<F: Fs> Log<F> {
             });
             self.endpoints.push(Endpoint::from_cursor(name, loaded.pair, value, self.store_id, fresh));
             self.readers.push(None);
+        }
+    }
+
+    /// Goes on at a position that no lost segment had: a segment's name is part of what its checksums start from.
+    fn leave_names_out(&mut self) {
+        let seq = self.end.seq + self.options.ahead;
+        if seq < RESUMABLE_LIMIT {
+            self.end.seq = seq;
         }
     }
 

@@ -141,6 +141,11 @@ impl Ring {
         span.map_or(0, |(first, last)| last.after().samples.saturating_sub(first.before.samples.max(from)))
     }
 
+    /// Snapshots in memory after position `seq`.
+    pub(super) fn records_after(&self, seq: u64) -> usize {
+        self.held.len() - self.held.partition_point(|held| held.after().seq <= seq)
+    }
+
     /// When writing is tried again.
     pub(super) fn retry_at(&self) -> Option<Instant> {
         self.retry_at

@@ -106,6 +106,11 @@ impl Segment {
         self.end.samples.saturating_sub(from).saturating_sub(lost)
     }
 
+    /// Records in it after position `seq`, lost ones too: within a segment no position is left out.
+    pub(super) fn records_after(&self, seq: u64) -> u64 {
+        self.end.seq.saturating_sub(seq.max(self.before().seq))
+    }
+
     /// Whether the record holding samples `start..end` is counted as lost already.
     pub(super) fn is_lost(&self, start: u64, end: u64) -> bool {
         self.holes.iter().any(|hole| hole.within(start, end) > 0)

@@ -43,6 +43,7 @@ fn options(dir: &Path, endpoints: &[&str]) -> LogOptions {
         endpoints: endpoints.iter().map(|name| (*name).to_owned()).collect(),
         segment_bytes: 4 << 10,
         ring_bytes: 29 << 10,
+        ahead: 3,
     }
 }
 
@@ -227,7 +228,8 @@ fn a_segment_goes_when_every_endpoint_has_passed_it() {
     assert!(segment_files(&options).is_empty());
     let mut log = open(&options);
     assert_eq!(log.status().last_at, Some(Timestamp::from_millis(199_000)));
-    assert_eq!(append(&mut log, &snapshot(200, 1)).position.number(), 200);
+    assert_eq!(append(&mut log, &snapshot(200, 1)).position.number(), 200 + options.ahead);
+    assert_eq!(log.status().endpoints[0].pending_records, 1, "positions that were left out hold no records");
     check(&log);
 }
 

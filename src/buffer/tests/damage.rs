@@ -26,7 +26,7 @@ fn a_tail_torn_at_any_byte_loses_at_most_the_record_being_written() {
         let all = drain(&mut log, 0, ALL);
         assert_eq!(all[..2], [snapshot(1, 3), snapshot(2, 3)], "cut at {len}");
         assert_eq!(all.last(), Some(&snapshot(9, 2)));
-        assert_eq!(appended.position.number(), all.len() as u64);
+        assert_eq!(appended.position.number(), all.len() as u64 + options.ahead);
         check(&log);
         assert_eq!(ledger(&log, 0).corrupt, 0);
     }
@@ -135,7 +135,36 @@ fn lost_cursors_and_notes_cost_duplicates_and_no_sample() {
     let mut log = open(&options);
     check(&log);
     assert_eq!(drain(&mut log, 0, ALL).len(), 10);
-    assert_eq!(append(&mut log, &snapshot(11, 1)).position.number(), 11);
+    assert_eq!(append(&mut log, &snapshot(11, 1)).position.number(), 11 + options.ahead);
+}
+
+#[test]
+fn bytes_of_a_segment_that_was_lost_are_not_taken_for_those_of_the_one_begun_in_its_stead() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path(), &["a"]);
+    drop(open(&options));
+    let saved = tempfile::tempdir().unwrap();
+    copy_dir(&options.dir, saved.path());
+    let mut log = open(&LogOptions { ahead: 1, ..options.clone() });
+    for at in 1..=3 {
+        append(&mut log, &snapshot(at, 3));
+    }
+    drop(log);
+    let lost = std::fs::read(&segment_files(&options)[0]).unwrap();
+    // A power cut: nothing of that life was on the disk yet.
+    std::fs::remove_dir_all(&options.dir).unwrap();
+    copy_dir(saved.path(), &options.dir);
+    let mut log = open(&LogOptions { ahead: 2, ..options.clone() });
+    append(&mut log, &snapshot(11, 3));
+    drop(log);
+    // And another: the blocks of the new file that were not written show what a removed one left there.
+    let path = &segment_files(&options)[0];
+    let mut torn = std::fs::read(path).unwrap();
+    torn.extend_from_slice(&lost[torn.len()..]);
+    std::fs::write(path, torn).unwrap();
+    let mut log = open(&options);
+    check(&log);
+    assert_eq!(drain(&mut log, 0, ALL), [snapshot(11, 3)]);
 }
 
 #[test]

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::sim::{Fault, SimFs};
+use super::sim::{Fault, Rng, SimFs};
 use super::*;
 use crate::buffer::log::BLOCK_BYTES;
 use crate::buffer::pair::Pair;

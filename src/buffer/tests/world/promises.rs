@@ -76,6 +76,7 @@ impl World {
     /// I6: whatever lies there; what fails now is the file system, and it was told to be well.
     pub(super) fn open_always_succeeds(&mut self) {
         let clean = std::mem::replace(&mut self.clean_life, true);
+        self.options.ahead = 1 + Rng(self.restarts.into()).next() % (1 << 20);
         if self.faults_outlive_the_process && self.fs.faulty() {
             self.log = Log::open(self.fs.clone(), self.options.clone()).ok();
             self.clean_life = false;
