@@ -36,9 +36,28 @@ impl<F: Fs> Log<F> {
 
     /// Gives up the oldest snapshots in memory until the rest is within bounds.
     pub(super) fn bound_ring(&mut self) {
+        if self.ring.is_over() && self.ring.gap().is_none() {
+            tracing::error!(path = %self.options.dir.display(),
+                "memory for samples that cannot be written to disk is full: oldest dropped; check space, permissions and mount");
+        }
         while self.ring.is_over() {
             self.drop_held();
         }
+    }
+
+    /// The process ends: what could not be written is lost with its memory, and on record as that.
+    pub(super) fn give_up_memory(&mut self) {
+        let behind = self.endpoints.iter().map(|endpoint| endpoint.place.samples).min().unwrap_or(u64::MAX);
+        let samples = self.ring.samples_after(behind);
+        if samples > 0 {
+            tracing::error!(path = %self.options.dir.display(), samples,
+                "samples that could not be written to disk end with this process; check space, permissions and mount");
+        }
+        while self.ring.front().is_some() {
+            self.drop_held();
+        }
+        self.between.extend(self.ring.gap().map(|gap| gap.hole()));
+        self.ring.forget_gap();
     }
 
     /// Gives up the oldest snapshot in memory.
@@ -50,10 +69,6 @@ impl<F: Fs> Log<F> {
             if last.is_some_and(|last| last.after.seq >= after.seq) {
                 endpoint.lift_loan(Reason::Memory, |from, to| lost_of(segments, between, ring, from, to).1);
             }
-        }
-        if self.ring.gap().is_none() {
-            tracing::error!(path = %self.options.dir.display(),
-                "memory for samples that cannot be written to disk is full: oldest dropped; check space, permissions and mount");
         }
         self.ring.drop_front();
         for index in 0..self.endpoints.len() {
@@ -85,6 +100,7 @@ impl<F: Fs> Log<F> {
             match result {
                 Ok(()) => {}
                 Err(WriteError::TooLarge) if self.ring.front().is_some() && self.ring.gap().is_none() => {
+                    tracing::error!(path = %self.options.dir.display(), "a snapshot in memory is too large for the disk; dropped");
                     self.drop_held();
                 }
                 Err(WriteError::TooLarge) => return self.degrade(&io::ErrorKind::StorageFull.into(), now),

@@ -15,11 +15,15 @@ use super::fs::{Access, Fs};
 use super::log::{Log, LogOptions, blocks};
 use super::pair::{self, Pair};
 use super::record::{RESUMABLE_LIMIT, le_i64, le_u64};
-use super::segment::Mark;
+use super::segment::{Cause, Hole, Mark};
 use super::status::Operation;
 
-/// Bytes of the log's own value: store id, last place, newest instant, how the process ended.
+/// Bytes of the log's own value: store id, last place, newest instant, how the process ended,
 const META_LEN: usize = 16 + 3 * 8 + 1;
+/// and for each range of samples that ended in memory its first and last count.
+const RANGE_LEN: usize = 2 * 8;
+/// So many such ranges are told apart from damage; of more, the newest.
+const RANGES_MAX: usize = 8;
 
 /// How the process that wrote it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,27 +35,38 @@ pub(super) enum Ending {
 }
 
 /// What the log keeps about itself, so that nothing is forgotten when the last segment is gone.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Meta {
     pub(super) store_id: u128,
     pub(super) end: Mark,
     pub(super) last_at: Option<Timestamp>,
     pub(super) ending: Ending,
+    /// What was in memory only when a process ended in order, and some endpoint still waits for.
+    pub(super) in_memory: Vec<Hole>,
 }
 
 impl Meta {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(META_LEN);
+        let mut out = Vec::with_capacity(META_LEN + self.in_memory.len() * RANGE_LEN);
         out.extend_from_slice(&self.store_id.to_le_bytes());
         out.extend_from_slice(&self.end.seq.to_le_bytes());
         out.extend_from_slice(&self.end.samples.to_le_bytes());
         out.extend_from_slice(&self.last_at.unwrap_or(Timestamp::MIN).millis().to_le_bytes());
         out.push(u8::from(self.ending == Ending::Closed));
+        for hole in &self.in_memory[self.in_memory.len().saturating_sub(RANGES_MAX)..] {
+            out.extend_from_slice(&hole.start.to_le_bytes());
+            out.extend_from_slice(&hole.end.to_le_bytes());
+        }
         out
     }
 
     pub(super) fn decode(value: &[u8]) -> Option<Self> {
-        if value.len() != META_LEN {
+        let (value, ranges) = value.split_at_checked(META_LEN)?;
+        let (ranges, rest) = ranges.as_chunks::<RANGE_LEN>();
+        let range =
+            |bytes: &[u8; RANGE_LEN]| Hole { start: le_u64(bytes, 0), end: le_u64(bytes, 8), cause: Cause::Memory };
+        let in_memory: Vec<Hole> = ranges.iter().map(range).collect();
+        if !rest.is_empty() || in_memory.len() > RANGES_MAX {
             return None;
         }
         let last_at = Timestamp::from_millis(le_i64(value, 32));
@@ -61,6 +76,7 @@ impl Meta {
             end,
             last_at: (last_at != Timestamp::MIN).then_some(last_at),
             ending: if value[40] == 1 { Ending::Closed } else { Ending::Open },
+            in_memory,
         })
     }
 }
@@ -106,7 +122,8 @@ impl<F: Fs> Log<F> {
 
     /// Writes what the log keeps about itself.
     pub(super) fn store_meta(&mut self, ending: Ending) -> bool {
-        let meta = Meta { store_id: self.store_id, end: self.end, last_at: self.last_at, ending };
+        let in_memory = self.between.iter().filter(|hole| hole.cause == Cause::Memory).copied().collect();
+        let meta = Meta { store_id: self.store_id, end: self.end, last_at: self.last_at, ending, in_memory };
         let stored = store_value(&self.fs, &self.options, &mut self.meta, &meta.encode(), &mut self.names);
         let is_kept = self.stored(stored, |log| &mut log.meta);
         self.store_what_was_lost();
@@ -247,7 +264,7 @@ pub(super) fn cursor_files(dir: &Path, name: &str, value_len: usize) -> impl Ite
 }
 
 pub(super) fn meta_files(dir: &Path) -> impl Iterator<Item = (String, u64)> {
-    let size = blocks(pair::file_len(META_LEN));
+    let size = blocks(pair::file_len(META_LEN + RANGES_MAX * RANGE_LEN));
     pair::paths(&dir.join(META_NAME)).into_iter().filter_map(move |path| Some((file_name_of(&path)?, size)))
 }
 

@@ -14,7 +14,7 @@ use crate::model::Timestamp;
 
 use super::pair::Pair;
 use super::record::{RESUMABLE_LIMIT, le_u16, le_u32, le_u64};
-use super::segment::Mark;
+use super::segment::{Hole, Mark};
 use super::status::{Evicted, Fates, Ledger};
 
 /// Why the log gave samples up.
@@ -134,13 +134,16 @@ impl Endpoint {
         self.place = to;
     }
 
-    /// Moves a place before `first`, the oldest that is there, to it. Returns how many samples that passes.
-    pub(super) fn begin_at(&mut self, first: Mark) -> u64 {
+    /// Moves a place before `first`, the oldest that is there, to it; of the samples passed, those `in_memory` were lost
+    /// there. Returns how many the disk lost.
+    pub(super) fn begin_at(&mut self, first: Mark, in_memory: &[Hole]) -> u64 {
         let gone = first.samples.saturating_sub(self.place.samples);
-        if gone > 0 {
-            self.pass(first, 0, 0);
+        if gone == 0 {
+            return 0;
         }
-        gone
+        let memory = in_memory.iter().map(|hole| hole.within(self.place.samples, first.samples)).sum();
+        self.pass(first, 0, memory);
+        gone.saturating_sub(memory)
     }
 
     /// Makes the loan survive the loss of its records. `memory_before` tells how much of a range was dropped from memory.

@@ -26,7 +26,7 @@ use super::open::store_id_of;
 use super::pair::Pair;
 use super::recover::Claim;
 use super::segment::{FILE_HEADER_LEN, Hole, Mark, Segment, file_name, parse_name};
-use super::survey::{Lineup, Look, Seen, could_hold, hole_after, look_at};
+use super::survey::{Lineup, Look, Seen, could_hold, hole_after, look_at, with_cause};
 use super::{EndpointStatus, Position};
 
 use others::{other_files, used_bytes};
@@ -143,19 +143,24 @@ impl Inspection {
         let holder = Holder::of(&dir.join(LOCK_NAME));
         let meta = Pair::load(&RealFs, dir.join(META_NAME)).value.as_deref().and_then(Meta::decode);
         let entries = RealFs.list(&dir).map_err(unreadable)?;
-        let store_id =
-            meta.map(|meta| meta.store_id).or_else(|| store_id_of(&RealFs, &dir, &entries)).unwrap_or_default();
+        let store_id = meta
+            .as_ref()
+            .map(|meta| meta.store_id)
+            .or_else(|| store_id_of(&RealFs, &dir, &entries))
+            .unwrap_or_default();
         let (lineup, foreign) = line_up(&dir, &entries, store_id);
-        let (segments, between) = (lineup.seen.iter().map(SegmentView::of).collect(), lineup.gaps());
+        let in_memory = meta.as_ref().map_or(&[][..], |meta| &meta.in_memory);
+        let between = with_cause(lineup.gaps(), in_memory);
+        let segments = lineup.seen.iter().map(SegmentView::of).collect();
         let known: Vec<Segment> = lineup.seen.into_iter().map(|seen| seen.segment).collect();
         let mut inspection = Self {
             segments,
             endpoints: Vec::new(),
             others: other_files(&path, &entries, &foreign),
             holder,
-            was_closed: meta.map(|meta| meta.ending == Ending::Closed),
+            was_closed: meta.as_ref().map(|meta| meta.ending == Ending::Closed),
             tail: None,
-            last_at: known.iter().map(|known| known.newest_at).max().max(meta.and_then(|meta| meta.last_at)),
+            last_at: known.iter().map(|known| known.newest_at).max().max(meta.as_ref().and_then(|meta| meta.last_at)),
             used_bytes: used_bytes(&dir, &entries),
             free_bytes: RealFs.space(&dir).ok().map(|space| space.free_bytes),
             between,
@@ -205,7 +210,8 @@ impl Inspection {
             .map(|entry| dir.join(&entry.name).with_extension(""))
             .collect();
         let mut cursors = Vec::new();
-        self.end = self.end.furthest(self.meta.map_or(Mark::default(), |meta| meta.end));
+        let in_memory = self.meta.as_ref().map_or(&[][..], |meta| &meta.in_memory);
+        self.end = self.end.furthest(self.meta.as_ref().map_or(Mark::default(), |meta| meta.end));
         for base in bases {
             let loaded = Pair::load(&RealFs, base);
             let Some(value) = loaded.value else { continue };
@@ -223,12 +229,12 @@ impl Inspection {
             .collect();
         if let Some(first) = self.known.first().map(Segment::before) {
             for endpoint in &mut endpoints {
-                endpoint.begin_at(first);
+                endpoint.begin_at(first, in_memory);
             }
         }
         if !endpoints.is_empty() && !self.holder.may_write() {
             let places = endpoints.iter().map(|endpoint| endpoint.place);
-            self.between.extend(hole_after(self.known.last(), places, self.end));
+            self.between.extend(with_cause(hole_after(self.known.last(), places, self.end), in_memory));
         }
         self.endpoints = endpoints.into_iter().map(|endpoint| self.endpoint_status(endpoint)).collect();
         self.endpoints.sort_by(|one, other| one.name.cmp(&other.name));

@@ -317,15 +317,10 @@ impl<F: Fs> Log<F> {
     /// Ends in order: everything durable, the next start finds a footer and knows that nothing is missing.
     pub(super) fn close(&mut self, now: Instant) {
         self.drain_ring(now);
-        let behind = self.endpoints.iter().map(|endpoint| endpoint.place.seq).min().unwrap_or(u64::MAX);
-        let samples = self.ring.samples_after(behind);
-        if samples > 0 {
-            tracing::error!(path = %self.options.dir.display(), samples,
-                "samples that could not be written to disk end with this process; check space, permissions and mount");
-        }
         if let Err(WriteError::Io(error) | WriteError::InDoubt(error)) = self.seal(now) {
             tracing::error!(path = %self.options.dir.display(), %error, "the newest samples could not be forced to the disk");
         }
+        self.give_up_memory();
         let mut saved = true;
         for index in 0..self.endpoints.len() {
             saved &= self.store_cursor(index);

@@ -24,7 +24,7 @@ use super::record::RESUMABLE_LIMIT;
 use super::recover::{Claim, FileHeader, read_file_header};
 use super::ring::Ring;
 use super::segment::{Cause, Hole, Mark, Segment, file_name, parse_name};
-use super::survey::{Lineup, Look, Surplus, could_hold, hole_after, look_at};
+use super::survey::{Lineup, Look, Surplus, could_hold, hole_after, look_at, with_cause};
 
 /// What the directory's segments are.
 #[derive(Default)]
@@ -65,7 +65,7 @@ impl<F: Fs> Log<F> {
         if meta.is_none() && loaded.damaged.is_some() {
             tracing::warn!(path = %dir.display(), "the buffer's own notes are damaged; reading the segments instead");
         }
-        let store_id = meta.map(|meta| meta.store_id).or_else(|| store_id_of(&fs, &options.dir, &entries));
+        let store_id = meta.as_ref().map(|meta| meta.store_id).or_else(|| store_id_of(&fs, &options.dir, &entries));
         let is_new = meta.is_none() && store_id.is_none();
         let store_id = store_id.unwrap_or_else(new_store_id);
         let found = find_segments(&fs, &options.dir, &entries, store_id);
@@ -75,7 +75,12 @@ impl<F: Fs> Log<F> {
             lock: Some(lock),
             store_id,
             end: Mark { seq: found.taken, samples: 0 },
-            last_at: found.segments.iter().map(|segment| segment.newest_at).max().max(meta.and_then(|m| m.last_at)),
+            last_at: found
+                .segments
+                .iter()
+                .map(|segment| segment.newest_at)
+                .max()
+                .max(meta.as_ref().and_then(|m| m.last_at)),
             segments: found.segments,
             between: found.between,
             active: None,
@@ -96,23 +101,23 @@ impl<F: Fs> Log<F> {
             quarantine: Quarantine::default(),
             looked_at: None,
             open_took: Duration::ZERO,
-            unclean_start: !is_new && meta.is_none_or(|meta| meta.ending == Ending::Open),
+            unclean_start: !is_new && meta.as_ref().is_none_or(|meta| meta.ending == Ending::Open),
             counts: Counts { torn_tail_bytes: found.torn_bytes, ..Counts::default() },
             options,
         };
         log.find_quarantined();
-        log.load_endpoints(&entries, meta);
+        log.load_endpoints(&entries, meta.as_ref());
         if !is_new {
             log.leave_names_out();
         }
-        log.settle_in();
+        log.settle_in(meta.as_ref().map_or(&[], |meta| &meta.in_memory));
         log.looked_at = Some(began);
         log.open_took = began.elapsed();
         Ok(log)
     }
 
     /// Reads the cursors and finds the log's end: no position that any file has seen is given out again.
-    fn load_endpoints(&mut self, entries: &[Entry], meta: Option<Meta>) {
+    fn load_endpoints(&mut self, entries: &[Entry], meta: Option<&Meta>) {
         let dir = self.options.dir.clone();
         let bases: BTreeSet<_> = entries
             .iter()
@@ -160,10 +165,10 @@ impl<F: Fs> Log<F> {
     }
 
     /// Counts what is missing, keeps the bounds, and says that the log is in use.
-    fn settle_in(&mut self) {
+    fn settle_in(&mut self, in_memory: &[Hole]) {
         if let Some(first) = self.segments.front().map(Segment::before) {
             for endpoint in &mut self.endpoints {
-                let samples = endpoint.begin_at(first);
+                let samples = endpoint.begin_at(first, in_memory);
                 if samples > 0 {
                     tracing::error!(endpoint = %endpoint.name, samples,
                         "samples this endpoint waited for are not in the buffer any more");
@@ -171,7 +176,8 @@ impl<F: Fs> Log<F> {
             }
         }
         let places = self.endpoints.iter().map(|endpoint| endpoint.place);
-        self.between.extend(hole_after(self.segments.back(), places, self.end));
+        let behind = hole_after(self.segments.back(), places, self.end);
+        self.between = with_cause(std::mem::take(&mut self.between).into_iter().chain(behind), in_memory);
         self.counts.damage_found += self.damaged_places();
         self.store_meta(Ending::Open);
         self.look_at_disk();

@@ -116,6 +116,24 @@ pub(super) fn hole_after(last: Option<&Segment>, places: impl Iterator<Item = Ma
     lost_range(settled.max(last.map_or(0, |last| last.end.samples)), end.samples)
 }
 
+/// `holes` as what they are: of what was in memory only when a process ended, memory lost it, not the disk.
+pub(super) fn with_cause(holes: impl IntoIterator<Item = Hole>, in_memory: &[Hole]) -> Vec<Hole> {
+    let mut told: Vec<Hole> = Vec::new();
+    for mut hole in holes {
+        for known in in_memory {
+            if known.within(hole.start, hole.end) == 0 {
+                continue;
+            }
+            told.extend(lost_range(hole.start, known.start));
+            let (start, end) = (known.start.max(hole.start), known.end.min(hole.end));
+            told.push(Hole { start, end, cause: Cause::Memory });
+            hole.start = end;
+        }
+        told.extend(lost_range(hole.start, hole.end));
+    }
+    told
+}
+
 fn lost_range(start: u64, end: u64) -> Option<Hole> {
     (start < end).then_some(Hole { start, end, cause: Cause::Damage })
 }

@@ -12,6 +12,7 @@ use super::super::codec::Definitions;
 use super::super::durable::{Ending, META_NAME};
 use super::super::endpoint::name_in_cursor;
 use super::super::fs::{Access, EntryKind, Fs as _, RealFs};
+use super::super::log::lost_within;
 use super::super::pair::Pair;
 use super::super::record::{Footer, Kind, Seed};
 use super::super::recover::{FileHeader, read_file_header};
@@ -255,7 +256,7 @@ impl Check<'_> {
     /// What lies after the last good record.
     fn tail(&mut self, index: usize, segment: &Segment, name: &str, len: u64, place: &Place) {
         let is_last = index + 1 == self.inspection.known.len();
-        let closed = self.inspection.meta.is_some_and(|meta| meta.ending == Ending::Closed);
+        let closed = self.inspection.meta.as_ref().is_some_and(|meta| meta.ending == Ending::Closed);
         let rest = len.saturating_sub(place.offset);
         if let Some((footer, offset)) = place.footer {
             let agrees = footer.start == segment.start && footer.last == segment.end.seq && footer.end == place.samples;
@@ -278,7 +279,7 @@ impl Check<'_> {
 
     fn gap_after(&mut self, index: usize, segment: &Segment) {
         let Some(next) = self.inspection.known.get(index + 1) else { return };
-        let lost = next.start.saturating_sub(segment.end.samples);
+        let (lost, _) = lost_within(self.inspection.between.iter(), segment.end.samples, next.start);
         if lost > 0 {
             let name = file_name(segment.first);
             let detail = format!("what lies between this segment and {} is gone", file_name(next.first));
@@ -291,9 +292,8 @@ impl Check<'_> {
         let inspection = self.inspection;
         let last = inspection.known.last().map_or(0, |last| last.end.samples);
         // Only what the log knew of before the segments were listed: what came since may simply not have been seen.
-        let noted = inspection.meta.map_or(0, |meta| meta.end.samples);
-        let after_last = inspection.between.iter().filter(|hole| hole.start >= last);
-        let gone: u64 = after_last.map(|hole| hole.end.min(noted).saturating_sub(hole.start)).sum();
+        let noted = inspection.meta.as_ref().map_or(0, |meta| meta.end.samples);
+        let (gone, _) = lost_within(inspection.between.iter(), last, noted);
         if gone > 0 {
             let name = inspection.known.last().map_or_else(String::new, |last| file_name(last.first));
             let detail = "samples that were appended after the last readable record are gone";

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::inspect::Inspection;
+use super::super::segment::file_name;
 use super::sim::Rng;
 use super::*;
 
@@ -101,4 +102,45 @@ fn a_cursor_that_contradicts_the_segments_is_not_believed_from_outside_either() 
     let ledger = seen.endpoint("a").unwrap().ledger;
     assert_eq!((ledger.delivered, ledger.pending), (0, 620));
     assert!(ledger.balances());
+}
+
+#[test]
+fn what_was_in_memory_when_a_process_ended_is_told_as_that_and_not_as_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path(), &BOTH);
+    let mut log = open(&options);
+    append(&mut log, &snapshot(1, 5));
+    log.close(Instant::now());
+    drop(log);
+    // No segment can be made where a directory has its name; cursors and notes are written all the same, as on a full disk.
+    let blocked = options.dir.join(file_name(1 + options.ahead + 1));
+    let mut log = open(&options);
+    std::fs::create_dir(&blocked).unwrap();
+    assert!(!append(&mut log, &snapshot(2, 5)).durable);
+    assert!(!append(&mut log, &snapshot(3, 5)).durable);
+    let lease = log.next(1, Limits { instants_max: 2, ..ALL }).unwrap();
+    ack(&mut log, 1, &lease);
+    log.close(Instant::now());
+    let lost = |ledger: Ledger| (ledger.appended, ledger.pending, ledger.evicted.memory, ledger.corrupt);
+    assert_eq!((lost(ledger(&log, 0)), lost(ledger(&log, 1))), ((15, 5, 10, 0), (15, 0, 5, 0)));
+    drop(log);
+    std::fs::remove_dir(&blocked).unwrap();
+
+    let seen = Inspection::open(dir.path()).unwrap();
+    assert_eq!(
+        (lost(seen.endpoint("a").unwrap().ledger), lost(seen.endpoint("b").unwrap().ledger)),
+        ((15, 5, 10, 0), (15, 0, 5, 0))
+    );
+    assert_eq!(seen.verify(&mut |_, _| ()).damages, []);
+    let mut log = open(&options);
+    assert_eq!(log.status().damage_found_total, 0);
+    append(&mut log, &snapshot(4, 5));
+    drop(log);
+    let mut log = open(&options);
+    check(&log);
+    assert_eq!((lost(ledger(&log, 0)), lost(ledger(&log, 1))), ((20, 10, 10, 0), (20, 5, 5, 0)));
+    assert_eq!(Inspection::open(dir.path()).unwrap().verify(&mut |_, _| ()).damages, []);
+    assert_eq!(drain(&mut log, 0, ALL), [snapshot(1, 5), snapshot(4, 5)]);
+    drop(log);
+    assert_eq!(lost(ledger(&open(&options), 0)), (20, 0, 10, 0));
 }
