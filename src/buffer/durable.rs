@@ -234,6 +234,9 @@ pub(super) fn store_value<F: Fs>(
     value: &[u8],
     names: &mut Names,
 ) -> io::Result<(PathBuf, F::File)> {
+    if options.sync != SyncPolicy::Never {
+        pair.make_sure(fs)?;
+    }
     let path = pair.next_path();
     if fs.open(&path, Access::Read).is_err() {
         names.are_synced = false;

@@ -148,6 +148,8 @@ pub(super) struct Log<F: Fs> {
     pub(super) end: Mark,
     pub(super) last_at: Option<Timestamp>,
     pub(super) meta: Pair,
+    /// Where sources' states are kept, by file name without suffix.
+    pub(super) states: BTreeMap<PathBuf, Pair>,
     pub(super) endpoints: Vec<Endpoint>,
     /// One for each endpoint.
     pub(super) readers: Vec<Option<Reader<F>>>,

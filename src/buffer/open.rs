@@ -87,6 +87,7 @@ impl<F: Fs> Log<F> {
             ring: Ring::new(options.ring_bytes),
             in_doubt: InDoubt::default(),
             meta: loaded.pair,
+            states: BTreeMap::new(),
             endpoints: Vec::new(),
             readers: Vec::new(),
             interner: Interner::default(),

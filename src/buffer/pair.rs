@@ -26,6 +26,9 @@ pub(super) struct Pair {
     base: PathBuf,
     /// Generation of the newest valid value; zero before the first. Its parity names its file.
     generation: u64,
+    /// Whether that value is as durable as it was meant to be. What another process left may be in the page cache only: it
+    /// was killed before its sync, or its sync failed.
+    is_sure: bool,
 }
 
 /// What was found on disk.
@@ -39,7 +42,10 @@ pub(super) struct Loaded {
 
 /// Something was there and is not whole. Not always a loss: the older file is also torn by a crash during its overwriting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Damaged;
+pub(super) struct Damaged {
+    /// Which of the two files, 0 or 1; the second, where it is both.
+    pub(super) file: u64,
+}
 
 /// Which files a value called `base` takes.
 pub(super) fn paths(base: &Path) -> [PathBuf; 2] {
@@ -70,7 +76,7 @@ impl Pair {
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 other => {
-                    damaged = Some(Damaged);
+                    damaged = Some(Damaged { file: parity });
                     unknown |= other.is_err_and(|error| error.kind() != io::ErrorKind::UnexpectedEof);
                 }
             }
@@ -80,13 +86,38 @@ impl Pair {
             // What the disk does not give now it may give later, and must not be the newest then.
             generation = generation.saturating_add(GENERATION_JUMP).min(u64::MAX / 2 - 1);
         }
-        Loaded { pair: Self { base, generation }, value: newest.map(|(_, value)| value), damaged }
+        let is_sure = newest.is_none();
+        Loaded { pair: Self { base, generation, is_sure }, value: newest.map(|(_, value)| value), damaged }
     }
 
     /// The file the next value goes to.
     pub(super) fn next_path(&self) -> PathBuf {
+        self.path_of(self.generation + 1)
+    }
+
+    fn path_of(&self, generation: u64) -> PathBuf {
         let [even, odd] = paths(&self.base);
-        if (self.generation + 1).is_multiple_of(2) { even } else { odd }
+        if generation.is_multiple_of(2) { even } else { odd }
+    }
+
+    /// Forces the newest value to the disk, before the one before it is overwritten: it is written once more as it is, since
+    /// syncing pages that a sync has failed for does nothing. Only once for what another process left.
+    ///
+    /// # Errors
+    /// Whatever the file system says; both values are then as they were.
+    pub(super) fn make_sure<F: Fs>(&mut self, fs: &F) -> io::Result<()> {
+        if self.is_sure {
+            return Ok(());
+        }
+        let path = self.path_of(self.generation);
+        // Where it is gone or cannot be read any more, there is nothing to keep.
+        if let Ok(Some((generation, value))) = read_frame(fs, &path) {
+            let file = fs.open(&path, Access::Overwrite)?;
+            fs.write_all_at(&file, &frame(generation, &value), 0)?;
+            fs.sync(&file)?;
+        }
+        self.is_sure = true;
+        Ok(())
     }
 
     /// Overwrites the older file with `value`. The caller decides when it must be durable.
@@ -98,17 +129,8 @@ impl Pair {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the value is longer than 16 MiB"));
         }
         let generation = self.generation + 1;
-        let mut frame = Vec::with_capacity(FRAME_LEN + value.len());
-        frame.extend_from_slice(&MAGIC);
-        frame.extend_from_slice(&VERSION.to_le_bytes());
-        frame.extend_from_slice(&[0; 2]);
-        frame.extend_from_slice(&generation.to_le_bytes());
-        frame.extend_from_slice(&u32::try_from(value.len()).unwrap_or(u32::MAX).to_le_bytes());
-        let crc = crc32c::crc32c_append(crc32c::crc32c(&frame), value);
-        frame.extend_from_slice(&crc.to_le_bytes());
-        frame.extend_from_slice(value);
         let file = fs.open(&self.next_path(), Access::Overwrite)?;
-        fs.write_all_at(&file, &frame, 0)?;
+        fs.write_all_at(&file, &frame(generation, value), 0)?;
         self.generation = generation;
         Ok(file)
     }
@@ -120,9 +142,27 @@ impl Pair {
     }
 }
 
-/// `None` where the file is not whole.
+/// A file's bytes.
+fn frame(generation: u64, value: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(FRAME_LEN + value.len());
+    frame.extend_from_slice(&MAGIC);
+    frame.extend_from_slice(&VERSION.to_le_bytes());
+    frame.extend_from_slice(&[0; 2]);
+    frame.extend_from_slice(&generation.to_le_bytes());
+    frame.extend_from_slice(&u32::try_from(value.len()).unwrap_or(u32::MAX).to_le_bytes());
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&frame), value);
+    frame.extend_from_slice(&crc.to_le_bytes());
+    frame.extend_from_slice(value);
+    frame
+}
+
+/// `None` where the file is not whole, `NotFound` where none was ever written.
 fn read_frame<F: Fs>(fs: &F, path: &Path) -> io::Result<Option<(u64, Vec<u8>)>> {
     let file = fs.open(path, Access::Read)?;
+    if fs.len(&file)? == 0 {
+        // Made on a disk that had no room for more: nothing was ever in it.
+        return Err(io::ErrorKind::NotFound.into());
+    }
     let mut frame = [0; FRAME_LEN];
     fs.read_exact_at(&file, &mut frame, 0)?;
     let len = le_u32(&frame, 16) as usize;
@@ -173,8 +213,18 @@ mod tests {
             std::fs::write(&path, &bytes).unwrap();
             let loaded = Pair::load(&RealFs, base.clone());
             assert_eq!(loaded.value.as_deref(), Some(&b"before"[..]), "bit {bit}");
-            assert_eq!(loaded.damaged, Some(Damaged));
+            assert_eq!(loaded.damaged, Some(Damaged { file: 0 }));
         }
+    }
+
+    #[test]
+    fn a_file_that_was_made_and_never_written_is_no_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().join("x");
+        Pair::load(&RealFs, base.clone()).pair.store(&RealFs, b"value").unwrap();
+        std::fs::write(&paths(&base)[0], b"").unwrap();
+        let loaded = Pair::load(&RealFs, base);
+        assert_eq!((loaded.value.as_deref(), loaded.damaged), (Some(&b"value"[..]), None));
     }
 
     #[test]

@@ -3,11 +3,11 @@
 //! A value is replaced as a whole, in place, and reads as absent when it is damaged. It counts towards `max_bytes`.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::durable::{file_name_of, store_value};
 use super::endpoint::{Reason, safe_file_name};
-use super::fs::{Access, Fs};
+use super::fs::Fs;
 use super::log::{Log, blocks};
 use super::pair::{self, Pair, VALUE_MAX_BYTES};
 
@@ -24,9 +24,14 @@ impl<F: Fs> Log<F> {
         if value.len() > VALUE_MAX_BYTES {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the state is longer than 16 MiB"));
         }
-        let mut pair = Pair::load(&self.fs, self.state_base(name)).pair;
-        let target = pair.next_path();
-        let Some(file) = file_name_of(&target) else { return Err(io::ErrorKind::InvalidFilename.into()) };
+        let base = self.state_base(name);
+        if !self.states.contains_key(&base) {
+            self.states.insert(base.clone(), Pair::load(&self.fs, base.clone()).pair);
+        }
+        let target = self.states.get(&base).map(Pair::next_path);
+        let Some(file) = target.as_deref().and_then(file_name_of) else {
+            return Err(io::ErrorKind::InvalidFilename.into());
+        };
         let size = blocks(pair::file_len(value.len()));
         let known = self.small.get(&file).copied().unwrap_or(0);
         let growth = size.saturating_sub(known);
@@ -39,22 +44,17 @@ impl<F: Fs> Log<F> {
             }
         }
         self.small.insert(file, known.max(size));
-        let stored = store_value(&self.fs, &self.options, &mut pair, value, &mut self.names);
+        let Some(pair) = self.states.get_mut(&base) else { return Err(io::ErrorKind::InvalidFilename.into()) };
+        let stored = store_value(&self.fs, &self.options, pair, value, &mut self.names);
         self.store_what_was_lost();
-        let saved = stored.and_then(|(path, file)| self.make_durable(path, &file));
-        if saved.is_err() {
-            self.spoil(&target);
-        }
-        saved
-    }
-
-    /// Whoever saves next must find the value before to be the newest, and leave it alone: this one may not be on the disk.
-    fn spoil(&self, path: &Path) {
-        if self.fs.open(path, Access::Read).is_ok()
-            && let Ok(file) = self.fs.open(path, Access::Overwrite)
+        let (path, file) = stored?;
+        let durable = self.make_durable(path, &file);
+        if durable.is_err()
+            && let Some(pair) = self.states.get_mut(&base)
         {
-            drop(self.fs.truncate(&file, 0));
+            pair.step_back();
         }
+        durable
     }
 
     /// The value called `name`.
