@@ -12,7 +12,7 @@ mod quarantined;
 mod verify;
 mod visit;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -84,7 +84,7 @@ impl SegmentView {
     fn of(Seen { segment, torn_bytes }: &Seen) -> Self {
         let (damage, memory) = lost_within(segment.holes.iter(), segment.start, segment.end.samples);
         Self {
-            name: file_name(segment.first),
+            name: named(&file_name(segment.first)),
             positions: (segment.first, segment.end.seq),
             instants: (segment.first_at, segment.newest_at),
             samples: segment.end.samples.saturating_sub(segment.start),
@@ -105,6 +105,9 @@ pub struct Inspection {
     pub segments: Vec<SegmentView>,
     /// One for each cursor in the directory, by name.
     pub endpoints: Vec<EndpointStatus>,
+    /// Samples that an endpoint still waited for and that lay before the oldest segment: somebody removed files, or the
+    /// endpoint is configured no more and nobody waited for it.
+    pub waited_for: Vec<(String, u64)>,
     /// Everything else there.
     pub others: Vec<OtherFile>,
     /// Who has the buffer.
@@ -148,7 +151,7 @@ impl Inspection {
             .map(|meta| meta.store_id)
             .or_else(|| store_id_of(&RealFs, &dir, &entries))
             .unwrap_or_default();
-        let (lineup, foreign) = line_up(&dir, &entries, store_id);
+        let (lineup, odd) = line_up(&dir, &entries, store_id);
         let in_memory = meta.as_ref().map_or(&[][..], |meta| &meta.in_memory);
         let between = with_cause(lineup.gaps(), in_memory);
         let segments = lineup.seen.iter().map(SegmentView::of).collect();
@@ -156,7 +159,8 @@ impl Inspection {
         let mut inspection = Self {
             segments,
             endpoints: Vec::new(),
-            others: other_files(&path, &entries, &foreign),
+            waited_for: Vec::new(),
+            others: other_files(&path, &entries, &odd),
             holder,
             was_closed: meta.as_ref().map(|meta| meta.ending == Ending::Closed),
             tail: None,
@@ -229,7 +233,10 @@ impl Inspection {
             .collect();
         if let Some(first) = self.known.first().map(Segment::before) {
             for endpoint in &mut endpoints {
-                endpoint.begin_at(first, in_memory);
+                let samples = endpoint.begin_at(first, in_memory);
+                if samples > 0 {
+                    self.waited_for.push((endpoint.name.clone(), samples));
+                }
             }
         }
         if !endpoints.is_empty() && !self.holder.may_write() {
@@ -280,6 +287,11 @@ impl Inspection {
     }
 }
 
+/// A file as everything that is told of a buffer names it: relative to the buffer's directory.
+fn named(file: &str) -> String {
+    format!("{DIR_NAME}/{file}")
+}
+
 /// `path`, or its parent where somebody named the directory of the version.
 fn buffer_dir(path: &Path) -> PathBuf {
     let named_inside = path.file_name().is_some_and(|name| name == DIR_NAME) && !path.join(DIR_NAME).is_dir();
@@ -289,24 +301,23 @@ fn buffer_dir(path: &Path) -> PathBuf {
     }
 }
 
-/// Lines the segments up as the log does; with the names of those that are not part of it.
-fn line_up(dir: &Path, entries: &[Entry], store_id: u128) -> (Lineup, BTreeSet<String>) {
+/// Lines the segments up as the log does; with the names of those that are not part of it, and why.
+fn line_up(dir: &Path, entries: &[Entry], store_id: u128) -> (Lineup, BTreeMap<String, OtherKind>) {
     let files = entries.iter().filter(|entry| entry.kind == EntryKind::File);
     let mut names: Vec<u64> = files.filter_map(|entry| parse_name(&entry.name)).collect();
     names.sort_unstable();
-    let (mut lineup, mut foreign) = (Lineup::default(), BTreeSet::new());
+    let (mut lineup, mut odd) = (Lineup::default(), BTreeMap::new());
     for first in names {
         match look_at(&RealFs, dir, Claim { store_id, first, limit: u64::MAX }) {
             // One that cannot be read any more vanished, or will be told as missing.
             Ok(Look::Segment(seen)) => lineup.add(&RealFs, dir, store_id, seen).unwrap_or_default(),
             // The log removes the oldest first: those before it are gone as well by now.
             Err(error) if error.kind() == io::ErrorKind::NotFound => lineup.seen.clear(),
-            Ok(Look::Useless { .. } | Look::NotOurs) | Err(_) => {
-                foreign.insert(file_name(first));
-            }
+            Ok(Look::Useless { .. } | Look::NotOurs) => drop(odd.insert(file_name(first), OtherKind::ForeignSegment)),
+            Err(_) => drop(odd.insert(file_name(first), OtherKind::UnreadableSegment)),
         }
     }
     let given_up = lineup.surplus.iter().filter(|surplus| surplus.samples > 0);
-    foreign.extend(given_up.map(|surplus| file_name(surplus.first)));
-    (lineup, foreign)
+    odd.extend(given_up.map(|surplus| (file_name(surplus.first), OtherKind::ForeignSegment)));
+    (lineup, odd)
 }

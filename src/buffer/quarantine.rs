@@ -84,6 +84,13 @@ pub struct Quarantined {
     pub snapshots: Vec<Snapshot>,
 }
 
+impl Quarantined {
+    /// How many of the samples can be read.
+    pub fn readable_samples(&self) -> u64 {
+        self.snapshots.iter().map(|snapshot| snapshot.sample_count() as u64).sum()
+    }
+}
+
 /// Refused samples that somebody wants sent again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requeued {

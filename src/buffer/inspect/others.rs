@@ -1,12 +1,12 @@
 //! What lies in the directory besides the log's segments, and what all of it takes.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::super::fs::{Entry, EntryKind, Fs as _, RealFs};
 use super::super::log::{BLOCK_BYTES, FIXED_BLOCKS, blocks};
 use super::super::segment::parse_name;
-use super::DIR_NAME;
+use super::{DIR_NAME, named};
 
 /// What another file in the directory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub enum OtherKind {
     Quarantine,
     /// A segment of another store or version, or without a readable record.
     ForeignSegment,
+    /// A segment that the disk does not give back.
+    UnreadableSegment,
     /// A directory of another major version of this format.
     OtherVersion,
     /// Nothing that outhaul knows.
@@ -58,14 +60,14 @@ fn bytes_below(dir: &Path, size: impl Fn(u64) -> u64) -> u64 {
     entries.iter().filter(|entry| entry.kind == EntryKind::File).map(|entry| size(entry.len)).sum()
 }
 
-pub(super) fn other_files(path: &Path, entries: &[Entry], foreign: &BTreeSet<String>) -> Vec<OtherFile> {
+pub(super) fn other_files(path: &Path, entries: &[Entry], odd: &BTreeMap<String, OtherKind>) -> Vec<OtherFile> {
     let dir = path.join(DIR_NAME);
     let mut others: Vec<OtherFile> = entries
         .iter()
-        .filter(|entry| parse_name(&entry.name).is_none() || foreign.contains(&entry.name))
+        .filter(|entry| parse_name(&entry.name).is_none() || odd.contains_key(&entry.name))
         .map(|entry| OtherFile {
-            name: format!("{DIR_NAME}/{}", entry.name),
-            kind: kind_of(entry, foreign),
+            name: named(&entry.name),
+            kind: odd.get(&entry.name).copied().unwrap_or_else(|| kind_of(entry)),
             bytes: if entry.kind == EntryKind::File {
                 entry.len
             } else {
@@ -87,13 +89,12 @@ pub(super) fn other_files(path: &Path, entries: &[Entry], foreign: &BTreeSet<Str
     others
 }
 
-fn kind_of(entry: &Entry, foreign: &BTreeSet<String>) -> OtherKind {
+fn kind_of(entry: &Entry) -> OtherKind {
     let name = entry.name.as_str();
     let is_file = entry.kind == EntryKind::File;
     match name {
         "lock" if is_file => OtherKind::Lock,
         "quarantine" if !is_file => OtherKind::Quarantine,
-        _ if foreign.contains(name) => OtherKind::ForeignSegment,
         _ if is_file && (name == "log.0" || name == "log.1") => OtherKind::Notes,
         _ if is_file && name.starts_with("cursor-") => OtherKind::Cursor,
         _ if is_file && name.starts_with("state-") => OtherKind::State,

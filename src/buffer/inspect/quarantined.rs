@@ -4,13 +4,15 @@ use std::io;
 
 use super::super::fs::{EntryKind, Fs as _, RealFs};
 use super::super::quarantine::{AGAIN, DIR_NAME, Quarantined, RESTING, read};
-use super::Inspection;
+use super::{Inspection, named};
 
 /// One file of the quarantine.
 #[derive(Clone, Debug)]
 pub struct QuarantinedFile {
     /// Its name without what it ends in.
     pub id: String,
+    /// Its name, relative to the buffer's directory.
+    pub name: String,
     /// Its bytes.
     pub bytes: u64,
     /// Whether somebody wants it sent again and it was not yet.
@@ -40,6 +42,7 @@ impl Inspection {
             };
             files.push(QuarantinedFile {
                 id: id.to_owned(),
+                name: named(&format!("{DIR_NAME}/{}", entry.name)),
                 bytes: entry.len,
                 is_requeued: resting.is_none(),
                 content,

@@ -5,6 +5,7 @@
 //! writing or removing.
 
 use std::io;
+use std::path::Path;
 
 use crate::model::{Interner, Timestamp};
 
@@ -13,13 +14,13 @@ use super::super::durable::{Ending, META_NAME};
 use super::super::endpoint::name_in_cursor;
 use super::super::fs::{Access, EntryKind, Fs as _, RealFs};
 use super::super::log::lost_within;
-use super::super::pair::Pair;
+use super::super::pair::{Damaged, Loaded, Pair};
 use super::super::record::{Footer, Kind, Seed};
 use super::super::recover::{FileHeader, read_file_header};
 use super::super::segment::{FILE_HEADER_LEN, Segment, file_name, samples_through};
 use super::super::stretch::{Lesson, decode, learn};
 use super::super::walk::{Step, Walk};
-use super::{Inspection, OtherKind};
+use super::{Inspection, OtherKind, named};
 
 /// What is damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,12 +37,14 @@ pub enum DamageKind {
     Undecodable,
     /// A segment's totals are missing or contradict its records.
     Footer,
-    /// Samples between two segments, or after the last, whose file is gone or cut off.
+    /// Samples before, between or after the segments, whose file is gone or cut off.
     Missing,
     /// The disk does not give the bytes back.
     Unreadable,
     /// One of the two files of a cursor or of the log's notes.
     SmallFile,
+    /// A file of the quarantine.
+    Quarantine,
     /// A segment that is of another store, contradicts the others, or holds no record.
     Foreign,
 }
@@ -59,6 +62,7 @@ impl DamageKind {
             Self::Missing => "missing",
             Self::Unreadable => "unreadable",
             Self::SmallFile => "small_file",
+            Self::Quarantine => "quarantine",
             Self::Foreign => "foreign",
         }
     }
@@ -67,7 +71,7 @@ impl DamageKind {
 /// One damaged place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
-    /// The file.
+    /// The file, relative to the buffer's directory.
     pub file: String,
     /// Where in it.
     pub offset: u64,
@@ -119,6 +123,7 @@ impl Inspection {
         let total = self.known.iter().map(|segment| segment.file_len).sum();
         let mut check = Check { inspection: self, verdict: Verdict::default(), interner: Interner::default() };
         let mut done = 0;
+        check.front();
         for (index, segment) in self.known.iter().enumerate() {
             let mut told = |at: u64| progress(done + at, total);
             if let Err(error) = check.segment(index, segment, &mut told) {
@@ -131,7 +136,8 @@ impl Inspection {
         }
         check.end();
         check.small_files();
-        check.foreign();
+        check.quarantine();
+        check.others();
         check.verdict
     }
 }
@@ -155,7 +161,7 @@ struct Place {
 impl Check<'_> {
     fn segment(&mut self, index: usize, segment: &Segment, progress: &mut dyn FnMut(u64)) -> io::Result<()> {
         let file = RealFs.open(&self.inspection.dir().join(file_name(segment.first)), Access::Read)?;
-        let name = file_name(segment.first);
+        let name = named(&file_name(segment.first));
         let len = RealFs.len(&file)?.min(segment.file_len);
         if !matches!(read_file_header(&RealFs, &file)?, FileHeader::Ours { .. }) {
             let detail = "the file's header is damaged; its records say the same again";
@@ -281,10 +287,23 @@ impl Check<'_> {
         let Some(next) = self.inspection.known.get(index + 1) else { return };
         let (lost, _) = lost_within(self.inspection.between.iter(), segment.end.samples, next.start);
         if lost > 0 {
-            let name = file_name(segment.first);
-            let detail = format!("what lies between this segment and {} is gone", file_name(next.first));
+            let name = named(&file_name(segment.first));
+            let detail = format!("what lies between this segment and {} is gone", named(&file_name(next.first)));
             self.found(&name, (segment.len, 0), DamageKind::Missing, Some(segment.end.seq + 1), lost, &detail);
         }
+    }
+
+    /// What lay before the oldest segment. It is surely damage only where every endpoint misses some: one that is
+    /// configured no more holds nothing back.
+    fn front(&mut self) {
+        let waited_for = &self.inspection.waited_for;
+        let Some(first) = self.inspection.known.first() else { return };
+        if waited_for.is_empty() || waited_for.len() < self.inspection.endpoints.len() {
+            return;
+        }
+        let most = waited_for.iter().map(|(_, samples)| *samples).max().unwrap_or(0);
+        let detail = "every endpoint still waited for samples before this segment, the oldest that is there";
+        self.found(&named(&file_name(first.first)), (0, 0), DamageKind::Missing, None, most, detail);
     }
 
     /// What was given out after the last segment.
@@ -295,7 +314,7 @@ impl Check<'_> {
         let noted = inspection.meta.as_ref().map_or(0, |meta| meta.end.samples);
         let (gone, _) = lost_within(inspection.between.iter(), last, noted);
         if gone > 0 {
-            let name = inspection.known.last().map_or_else(String::new, |last| file_name(last.first));
+            let name = inspection.known.last().map_or_else(String::new, |last| named(&file_name(last.first)));
             let detail = "samples that were appended after the last readable record are gone";
             self.found(&name, (0, 0), DamageKind::Missing, None, gone, detail);
         }
@@ -318,33 +337,62 @@ impl Check<'_> {
         bases.sort_unstable();
         bases.dedup();
         for base in bases {
-            let loaded = Pair::load(&RealFs, dir.join(base));
-            let detail = match (&loaded.value, loaded.damaged) {
-                (None, _) => "neither of its two files can be read: it starts anew",
-                (Some(value), _) if base.starts_with("cursor-") && name_in_cursor(value).is_none() => {
-                    "it is not a cursor"
-                }
-                (Some(_), Some(_)) => "one of its two files is damaged: it may be a step behind",
-                (Some(_), None) => continue,
-            };
-            self.found(base, (0, 0), DamageKind::SmallFile, None, 0, detail);
+            self.small_file(&dir.join(base), base);
         }
     }
 
-    fn foreign(&mut self) {
-        let foreign = self.inspection.others.iter().filter(|other| other.kind == OtherKind::ForeignSegment);
-        for other in foreign {
-            let detail = "not a segment of this log that can be read: of another store, damaged, or without a record";
-            self.verdict.damages.push(Damage {
+    fn small_file(&mut self, path: &Path, base: &str) {
+        let Loaded { value, damaged, .. } = Pair::load(&RealFs, path.to_owned());
+        let detail = match (&value, damaged) {
+            (None, _) => "neither of its two files can be read: it starts anew",
+            (Some(value), _) if base.starts_with("cursor-") && name_in_cursor(value).is_none() => "it is not a cursor",
+            (Some(_), Some(_)) => "one of its two files is damaged: it may be a step behind",
+            (Some(_), None) => return,
+        };
+        let file = damaged.map_or(0, |Damaged { file }| file);
+        self.found(&named(&format!("{base}.{file}")), (0, 0), DamageKind::SmallFile, None, 0, detail);
+    }
+
+    fn quarantine(&mut self) {
+        // What cannot be listed holds nothing back and is told by whoever asks for it.
+        for file in self.inspection.quarantine().unwrap_or_default() {
+            let (samples, detail) = match &file.content {
+                None => (0, "what was refused, and why, cannot be read any more"),
+                Some(content) if content.readable_samples() < content.samples => (
+                    content.samples - content.readable_samples(),
+                    "some of the refused samples cannot be read any more",
+                ),
+                Some(_) => continue,
+            };
+            self.found(&file.name, (0, file.bytes), DamageKind::Quarantine, None, samples, detail);
+        }
+    }
+
+    /// Segments that are not part of the log.
+    fn others(&mut self) {
+        for other in &self.inspection.others {
+            let (kind, detail) = match other.kind {
+                OtherKind::ForeignSegment => {
+                    let detail =
+                        "not a segment of this log that can be read: of another store, damaged, or without a record";
+                    (DamageKind::Foreign, detail)
+                }
+                OtherKind::UnreadableSegment => {
+                    (DamageKind::Unreadable, "the file cannot be read; its samples are told where they are missing")
+                }
+                _ => continue,
+            };
+            let damage = Damage {
                 file: other.name.clone(),
                 offset: 0,
                 bytes: other.bytes,
-                kind: DamageKind::Foreign,
+                kind,
                 position: None,
                 at: None,
                 samples: 0,
                 detail: detail.to_owned(),
-            });
+            };
+            self.verdict.damages.push(damage);
         }
     }
 
@@ -355,7 +403,14 @@ impl Check<'_> {
         }
         let samples = segment.readable_after(0);
         let detail = format!("the file cannot be read: {error}");
-        self.found(&file_name(segment.first), (0, segment.file_len), DamageKind::Unreadable, None, samples, &detail);
+        self.found(
+            &named(&file_name(segment.first)),
+            (0, segment.file_len),
+            DamageKind::Unreadable,
+            None,
+            samples,
+            &detail,
+        );
     }
 
     fn at_step(&mut self, name: &str, step: &Step, kind: DamageKind, samples: u64, detail: &str) {

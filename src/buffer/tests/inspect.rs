@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::inspect::Inspection;
+use super::super::inspect::{DamageKind, Inspection};
 use super::super::segment::file_name;
 use super::sim::Rng;
 use super::*;
@@ -143,4 +143,83 @@ fn what_was_in_memory_when_a_process_ended_is_told_as_that_and_not_as_damage() {
     assert_eq!(drain(&mut log, 0, ALL), [snapshot(1, 5), snapshot(4, 5)]);
     drop(log);
     assert_eq!(lost(ledger(&open(&options), 0)), (20, 0, 10, 0));
+}
+
+/// What a verification finds in `dir`: file, kind and samples lost.
+fn damages(dir: &Path) -> Vec<(String, DamageKind, u64)> {
+    let damages = Inspection::open(dir).unwrap().verify(&mut |_, _| ()).damages;
+    damages.into_iter().map(|damage| (damage.file, damage.kind, damage.samples)).collect()
+}
+
+#[test]
+fn the_oldest_segment_missing_is_found_where_every_endpoint_waited_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path(), &BOTH);
+    let mut log = open(&options);
+    for at in 1..=120 {
+        append(&mut log, &snapshot(at, 20));
+    }
+    let lease = log.next(1, ONE).unwrap();
+    ack(&mut log, 1, &lease);
+    drop(log);
+    assert_eq!(damages(dir.path()), []);
+    let files = segment_files(&options);
+    assert!(files.len() > 2);
+    std::fs::remove_file(&files[0]).unwrap();
+    let first = Inspection::open(dir.path()).unwrap().segments[0].clone();
+    let gone = (first.positions.0 - 1) * 20;
+    assert_eq!(damages(dir.path()), [(first.name, DamageKind::Missing, gone)]);
+    let waited_for = Inspection::open(dir.path()).unwrap().waited_for;
+    assert_eq!(waited_for, [("a".to_owned(), gone), ("b".to_owned(), gone - 20)]);
+
+    let mut log = open(&options);
+    assert_eq!((ledger(&log, 0).corrupt, ledger(&log, 1).corrupt), (gone, gone - 20));
+    drain(&mut log, 1, ALL);
+    drop(log);
+    assert_eq!(damages(dir.path()), [], "the loss is on record now");
+}
+
+#[test]
+fn what_an_endpoint_that_is_no_more_waited_for_is_told_and_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let both = options(dir.path(), &BOTH);
+    let mut log = open(&both);
+    append(&mut log, &snapshot(1, 20));
+    log.close(Instant::now());
+    drop(log);
+    let mut log = open(&options(dir.path(), &["a"]));
+    drain(&mut log, 0, ALL);
+    append(&mut log, &snapshot(2, 20));
+    drain(&mut log, 0, ALL);
+    log.close(Instant::now());
+    drop(log);
+    let mut log = open(&options(dir.path(), &["a"]));
+    append(&mut log, &snapshot(3, 20));
+    drop(log);
+    let seen = Inspection::open(dir.path()).unwrap();
+    assert_eq!(seen.waited_for, [("b".to_owned(), 40)]);
+    assert_eq!(damages(dir.path()), []);
+}
+
+#[test]
+fn damage_in_the_quarantine_is_found_and_a_file_that_was_never_written_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path(), &["a"]);
+    let mut log = open(&options);
+    append(&mut log, &snapshot(1, 20));
+    let lease = log.next(0, ONE).unwrap();
+    let at = Timestamp::from_millis(1);
+    log.quarantine(0, &lease.snapshots, &Verdict { fault: Fault::Refused, status: None, text: String::new(), at });
+    log.close(Instant::now());
+    drop(log);
+    std::fs::write(options.dir.join("cursor-full-0000000000000000.1"), b"").unwrap();
+    assert_eq!(damages(dir.path()).len(), 1, "a cursor of which nothing is there starts anew");
+    std::fs::remove_file(options.dir.join("cursor-full-0000000000000000.1")).unwrap();
+    assert_eq!(damages(dir.path()), []);
+    let [file] = &Inspection::open(dir.path()).unwrap().quarantine().unwrap()[..] else { panic!("one file") };
+    let path = dir.path().join(&file.name);
+    let whole = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    let found = damages(dir.path());
+    assert_eq!((found[0].0.as_str(), found[0].1), (file.name.as_str(), DamageKind::Quarantine));
 }

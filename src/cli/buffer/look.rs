@@ -333,6 +333,7 @@ fn other_word(kind: OtherKind) -> &'static str {
         OtherKind::State => "state",
         OtherKind::Quarantine => "quarantine",
         OtherKind::ForeignSegment => "foreign_segment",
+        OtherKind::UnreadableSegment => "unreadable_segment",
         OtherKind::OtherVersion => "other_version",
         OtherKind::Unknown => "unknown",
     }

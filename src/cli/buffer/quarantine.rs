@@ -5,11 +5,12 @@ use serde_json::{Value, json};
 
 use super::text::{Align, ago, count, counted, table};
 use super::{Found, Place, dump, failed};
+use crate::buffer::Quarantined;
 use crate::buffer::inspect::{Inspection, QuarantinedFile};
 use crate::buffer::upkeep::requeue as mark;
 use crate::cli::{Exit, complain, say};
 use crate::clock::Clock;
-use crate::model::{Snapshot, Timestamp};
+use crate::model::Timestamp;
 use crate::receive::histogram_json;
 
 pub(super) const HELP: &str = "What a receiver refused for good, or never took without failing, is kept here (bounded) with the receiver's words. All of it is safe
@@ -133,7 +134,7 @@ fn file_json(file: &QuarantinedFile) -> Value {
         "text": content.map(|content| &content.verdict.text),
         "refused_at_ms": content.map(|content| content.verdict.at.millis()),
         "samples": content.map(|content| content.samples),
-        "readable_samples": content.map(|content| content.snapshots.iter().map(Snapshot::sample_count).sum::<usize>()),
+        "readable_samples": content.map(Quarantined::readable_samples),
         "first_at_ms": instants.clone().and_then(Iterator::min),
         "newest_at_ms": instants.and_then(Iterator::max),
     })

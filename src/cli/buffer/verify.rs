@@ -22,7 +22,7 @@ pub(super) fn main(place: &Place) -> Result<Exit, Exit> {
     if place.json {
         say(&verdict_json(&inspection, &verdict))?;
     } else {
-        say_verdict(&verdict)?;
+        say_verdict(&inspection, &verdict)?;
     }
     if verdict.damages.is_empty() {
         return Ok(Exit::Fine);
@@ -30,14 +30,17 @@ pub(super) fn main(place: &Place) -> Result<Exit, Exit> {
     if place.json {
         return Err(Exit::Failed);
     }
-    Err(failed(&format_args!(
-        "{}, {} lost; everything else is still delivered, and the loss is counted as corrupt",
-        counted(verdict.damages.len() as u64, "damaged place"),
-        counted(verdict.lost_samples(), "sample")
-    )))
+    let places = counted(verdict.damages.len() as u64, "damaged place");
+    Err(match verdict.lost_samples() {
+        0 => failed(&format_args!("{places}, no sample lost")),
+        lost => failed(&format_args!(
+            "{places}, {} lost; everything else is still delivered, and what an endpoint waited for is counted as corrupt",
+            counted(lost, "sample")
+        )),
+    })
 }
 
-fn say_verdict(verdict: &Verdict) -> Result<(), Exit> {
+fn say_verdict(inspection: &Inspection, verdict: &Verdict) -> Result<(), Exit> {
     for damage in &verdict.damages {
         let position = damage.position.map_or_else(String::new, |position| format!(", position {position}"));
         let at = damage.at.map_or_else(String::new, |at| format!(" ({at})"));
@@ -69,6 +72,12 @@ fn say_verdict(verdict: &Verdict) -> Result<(), Exit> {
             "{skipped} samples never reached the disk, because it could not be written and memory was full: no damage"
         ))?;
     }
+    for (endpoint, samples) in &inspection.waited_for {
+        say(&format_args!(
+            "{endpoint} waited for {} older than all that is here: gone, unless it is an endpoint no more",
+            counted(*samples, "sample")
+        ))?;
+    }
     Ok(())
 }
 
@@ -97,5 +106,6 @@ fn verdict_json(inspection: &Inspection, verdict: &Verdict) -> Value {
         "samples": verdict.samples,
         "unfinished_bytes": verdict.unfinished_bytes,
         "skipped_samples": verdict.skipped_samples,
+        "waited_for": inspection.waited_for.iter().map(|(endpoint, samples)| json!({"endpoint": endpoint, "samples": samples})).collect::<Vec<_>>(),
     })
 }
