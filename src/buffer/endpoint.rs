@@ -308,6 +308,12 @@ pub(super) fn place_of_cursor(value: &[u8], store_id: u128) -> Option<Mark> {
     (mark.seq < RESUMABLE_LIMIT && mark.samples < RESUMABLE_LIMIT).then_some(mark)
 }
 
+/// The store that a cursor's value is of.
+pub(super) fn store_of_cursor(value: &[u8]) -> Option<u128> {
+    name_in_cursor(value)?;
+    Some(u128::from(le_u64(value, 0)) | u128::from(le_u64(value, 8)) << 64)
+}
+
 /// The endpoint's name in a cursor's value, whatever store it is of.
 pub(super) fn name_in_cursor(value: &[u8]) -> Option<&str> {
     let (_, name) = value.split_at_checked(Endpoint::FIXED_LEN)?;

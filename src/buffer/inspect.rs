@@ -12,7 +12,7 @@ mod quarantined;
 mod verify;
 mod visit;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,7 @@ use super::durable::{Ending, LOCK_NAME, META_NAME, Meta};
 use super::endpoint::{Ahead, Endpoint, name_in_cursor, place_of_cursor};
 use super::fs::{Entry, EntryKind, Fs as _, RealFs};
 use super::log::lost_within;
-use super::open::store_id_of;
+use super::open::{cursor_bases, store_id_of};
 use super::pair::Pair;
 use super::recover::Claim;
 use super::segment::{FILE_HEADER_LEN, Hole, Mark, Segment, file_name, parse_name};
@@ -208,11 +208,7 @@ impl Inspection {
     }
 
     fn load_endpoints(&mut self, dir: &Path, entries: &[Entry]) {
-        let bases: BTreeSet<PathBuf> = entries
-            .iter()
-            .filter(|entry| entry.name.starts_with("cursor-") && entry.kind == EntryKind::File)
-            .map(|entry| dir.join(&entry.name).with_extension(""))
-            .collect();
+        let bases = cursor_bases(dir, entries);
         let mut cursors = Vec::new();
         let in_memory = self.meta.as_ref().map_or(&[][..], |meta| &meta.in_memory);
         self.end = self.end.furthest(self.meta.as_ref().map_or(Mark::default(), |meta| meta.end));

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::model::Interner;
@@ -14,7 +14,7 @@ use super::OpenError;
 use super::age::AgeGuard;
 use super::doubt::InDoubt;
 use super::durable::{Ending, LOCK_NAME, META_NAME, Meta, Names, cursor_files, meta_files, new_store_id};
-use super::endpoint::{Endpoint, Reason, cursor_path, place_of_cursor};
+use super::endpoint::{Endpoint, Reason, cursor_path, place_of_cursor, store_of_cursor};
 use super::fs::{Access, Entry, EntryKind, Fs, Locking};
 use super::log::blocks;
 use super::log::{Counts, Fullness, Log, LogOptions};
@@ -120,11 +120,7 @@ impl<F: Fs> Log<F> {
     /// Reads the cursors and finds the log's end: no position that any file has seen is given out again.
     fn load_endpoints(&mut self, entries: &[Entry], meta: Option<&Meta>) {
         let dir = self.options.dir.clone();
-        let bases: BTreeSet<_> = entries
-            .iter()
-            .filter(|entry| entry.name.starts_with("cursor-"))
-            .map(|entry| dir.join(&entry.name).with_extension(""))
-            .collect();
+        let bases = cursor_bases(&dir, entries);
         let names = self.options.endpoints.clone();
         let ours: BTreeSet<_> = names.iter().map(|name| cursor_path(&dir, name)).collect();
         let mut places = Vec::new();
@@ -207,17 +203,27 @@ impl<F: Fs> Log<F> {
     }
 }
 
-/// The store's id from a segment, where the log's own notes are gone.
+/// The store's id from a segment, or else from a cursor, where the log's own notes are gone.
 pub(super) fn store_id_of<F: Fs>(fs: &F, dir: &Path, entries: &[Entry]) -> Option<u128> {
     let mut names: Vec<u64> = entries.iter().filter_map(|entry| parse_name(&entry.name)).collect();
     names.sort_unstable();
-    names.into_iter().rev().find_map(|first| {
+    let mut in_headers = names.into_iter().rev().filter_map(|first| {
         let file = fs.open(&dir.join(file_name(first)), Access::Read).ok()?;
         match read_file_header(fs, &file) {
             Ok(FileHeader::Ours { store_id }) => Some(store_id),
             _ => None,
         }
+    });
+    in_headers.next().or_else(|| {
+        let mut cursors = cursor_bases(dir, entries).into_iter();
+        cursors.find_map(|base| store_of_cursor(&Pair::load(fs, base).value?))
     })
+}
+
+/// Every cursor in the directory, without the suffixes of its two files.
+pub(super) fn cursor_bases(dir: &Path, entries: &[Entry]) -> BTreeSet<PathBuf> {
+    let files = entries.iter().filter(|entry| entry.name.starts_with("cursor-") && entry.kind == EntryKind::File);
+    files.map(|entry| dir.join(&entry.name).with_extension("")).collect()
 }
 
 fn find_segments<F: Fs>(fs: &F, dir: &Path, entries: &[Entry], store_id: u128) -> Found {

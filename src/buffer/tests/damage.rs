@@ -226,3 +226,26 @@ fn a_directory_removed_under_a_running_log_is_made_again() {
     check(&log);
     assert_eq!(ledger(&log, 0).corrupt, 3);
 }
+
+#[test]
+fn with_its_notes_and_the_only_file_header_damaged_a_log_still_knows_which_store_it_is_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path(), &["a"]);
+    let mut log = open(&options);
+    append(&mut log, &snapshot(1, 3));
+    append(&mut log, &snapshot(2, 3));
+    let lease = log.next(0, ONE).unwrap();
+    ack(&mut log, 0, &lease);
+    drop(log);
+    for name in ["log.0", "log.1"] {
+        std::fs::remove_file(options.dir.join(name)).ok();
+    }
+    let segment = &segment_files(&options)[0];
+    let mut bytes = std::fs::read(segment).unwrap();
+    bytes[20] ^= 1;
+    std::fs::write(segment, bytes).unwrap();
+    let mut log = open(&options);
+    check(&log);
+    assert_eq!((ledger(&log, 0).delivered, ledger(&log, 0).corrupt), (3, 0));
+    assert_eq!(drain(&mut log, 0, ALL), [snapshot(2, 3)]);
+}
