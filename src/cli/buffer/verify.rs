@@ -19,20 +19,17 @@ pub(super) fn main(place: &Place) -> Result<Exit, Exit> {
     let mut progress = Progress::new("checking");
     let verdict = inspection.verify(&mut |done, total| progress.bytes(done, total));
     drop(progress);
-    if place.json {
-        say(&verdict_json(&inspection, &verdict))?;
-    } else {
-        say_verdict(&inspection, &verdict)?;
-    }
+    let said = if place.json { say(&verdict_json(&inspection, &verdict)) } else { say_verdict(&inspection, &verdict) };
     if verdict.damages.is_empty() {
-        return Ok(Exit::Fine);
+        return said.map(|()| Exit::Fine);
     }
+    // Also where nobody listened to the end.
     if place.json {
         return Err(Exit::Failed);
     }
     let places = counted(verdict.damages.len() as u64, "damaged place");
     Err(match verdict.lost_samples() {
-        0 => failed(&format_args!("{places}, no sample lost")),
+        0 => failed(&format_args!("{places}, no sample that is known to be lost")),
         lost => failed(&format_args!(
             "{places}, {} lost; everything else is still delivered, and what an endpoint waited for is counted as corrupt",
             counted(lost, "sample")
