@@ -282,7 +282,7 @@ fn what_is_exported_imported_and_drained_arrives_whole_and_once() {
     assert_eq!((&imported["samples"], &imported["complete"]), (&Json::from(300 * SERIES), &Json::from(true)));
     // Again, and what came since: an export of everything overlaps.
     fill(source.path(), &["one"], 300..350);
-    json(source.path(), "export", &[file], 0);
+    json(source.path(), "export --overwrite", &[file], 0);
     let more = json(hub.path(), "import --max-bytes 16MiB", &[file], 0);
     assert_eq!((&more["known_snapshots"], &more["snapshots"]), (&Json::from(300), &Json::from(50)));
     let recorder = Recorder::start();
@@ -328,6 +328,9 @@ fn a_damaged_or_cut_off_export_gives_what_it_holds_and_exit_1() {
     let file = source.path().join("till.ohx");
     code(&buffer(source.path(), "export", &[file.to_str().unwrap()]), 0);
     let whole = std::fs::read(&file).unwrap();
+    code(&buffer(source.path(), "export", &[file.to_str().unwrap()]), 64);
+    assert_eq!(std::fs::read(&file).unwrap(), whole, "what was exported before is not replaced");
+    code(&buffer(source.path(), "export --overwrite", &[file.to_str().unwrap()]), 0);
     let import = |bytes: &[u8], expected: i32| {
         let hub = empty(&["hub"]);
         std::fs::write(&file, bytes).unwrap();

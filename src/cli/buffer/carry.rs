@@ -19,7 +19,7 @@ use crate::config;
 use crate::model::Timestamp;
 
 pub(super) const EXPORT_HELP: &str = "Writes what is pending (for any endpoint, or the one that is named) to a file that checks itself. The file appears when it is
-complete and on disk; `-` is stdout. Without --purge this takes no lock and changes nothing: safe while an agent runs.
+complete and on disk, and replaces none without --overwrite; `-` is stdout. Without --purge this takes no lock and changes nothing: safe while an agent runs.
 
 Examples:
   outhaul buffer export /media/stick/till-3.ohx
@@ -54,6 +54,9 @@ pub(in crate::cli) struct ExportOptions {
     /// Then drop what was exported (counted as purged); needs the buffer for itself
     #[arg(long, conflicts_with = "all")]
     purge: bool,
+    /// Replace a file that is there
+    #[arg(long)]
+    overwrite: bool,
 }
 
 #[derive(Debug, Args)]
@@ -71,6 +74,12 @@ pub(in crate::cli) struct ImportOptions {
 }
 
 pub(super) fn export(options: &ExportOptions) -> Result<Exit, Exit> {
+    // With --purge, the file before may hold samples that are nowhere else.
+    if !options.overwrite && !is_stdio(&options.file) && options.file.exists() {
+        let file = options.file.display();
+        complain(&format_args!("{file} is there already; name another file, or replace it with --overwrite"));
+        return Err(Exit::Usage);
+    }
     let found = options.place.find()?;
     let inspection = found.inspect()?;
     if let Some(name) = &options.endpoint {
@@ -103,7 +112,7 @@ pub(super) fn export(options: &ExportOptions) -> Result<Exit, Exit> {
 }
 
 fn tell_exported(options: &ExportOptions, exported: &Exported) -> Result<(), Exit> {
-    let is_stdout = options.file.as_os_str() == "-";
+    let is_stdout = is_stdio(&options.file);
     let text = if options.place.json {
         json!({
             "file": options.file,
@@ -129,6 +138,10 @@ fn tell_exported(options: &ExportOptions, exported: &Exported) -> Result<(), Exi
     say(&text)
 }
 
+fn is_stdio(file: &Path) -> bool {
+    file.as_os_str() == "-"
+}
+
 fn range(instants: Option<(Timestamp, Timestamp)>) -> String {
     instants.map_or_else(String::new, |(first, newest)| format!(" from {first} to {newest}"))
 }
@@ -137,7 +150,7 @@ fn range(instants: Option<(Timestamp, Timestamp)>) -> String {
 fn write(file: &Path, inspection: &Inspection, selection: Selection, progress: &mut Progress) -> io::Result<Exported> {
     let now = Clock::system().now();
     let mut told = |done, total| progress.bytes(done, total);
-    if file.as_os_str() == "-" {
+    if is_stdio(file) {
         let mut out = BufWriter::new(io::stdout().lock());
         return carry::export(inspection, selection, now, &mut out, &mut told);
     }
@@ -194,7 +207,7 @@ fn import_settings(options: &ImportOptions, found: &Found) -> Result<crate::buff
 
 /// Stdin cannot be read twice, so it goes to a file that is gone when it is closed.
 fn spool(file: &Path) -> io::Result<Option<tempfile::NamedTempFile>> {
-    if file.as_os_str() != "-" {
+    if !is_stdio(file) {
         return Ok(None);
     }
     let mut spooled = tempfile::NamedTempFile::new()?;
