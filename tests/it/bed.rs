@@ -18,8 +18,11 @@ mod token_maker;
 mod victoria_metrics;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+use outhaul::buffer::{Options, SyncPolicy};
 
 pub(crate) use agent::{Agent, outhaul};
 pub(crate) use captor::{Captor, Captured};
@@ -54,6 +57,18 @@ pub(crate) fn eventually_within(patience: Duration, what: &str, mut condition: i
     while !condition() {
         assert!(Instant::now() < deadline, "never happened within {patience:?}: {what}");
         std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A buffer of a test: roomy, and as fast as the disk may be lazy.
+pub(crate) fn buffer_options(directory: &Path, endpoints: &[&str]) -> Options {
+    Options {
+        path: directory.to_owned(),
+        max_bytes: 64 << 20,
+        max_age: None,
+        min_free: Some(0),
+        sync: SyncPolicy::Never,
+        endpoints: endpoints.iter().map(|name| (*name).to_owned()).collect(),
     }
 }
 

@@ -6,12 +6,12 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use outhaul::buffer::{Buffer, EndpointId, Fates, Fault, Limits, Options, SyncPolicy, Verdict};
+use outhaul::buffer::{Buffer, EndpointId, Fates, Fault, Limits, Options, Verdict};
 use outhaul::model::{Labels, Metadata, MetricKind, Sample, Series, Snapshot, Timestamp, Value};
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
-use crate::bed::{Agent, Recorder, eventually, free_port, outhaul};
+use crate::bed::{Agent, Recorder, buffer_options, eventually, free_port, outhaul};
 
 const FIRST_MILLIS: i64 = 1_795_226_444_035;
 const SERIES: i64 = 5;
@@ -49,14 +49,7 @@ fn json(directory: &Path, command: &str, arguments: &[&str], expected: i32) -> J
 }
 
 fn options(directory: &Path, endpoints: &[&str]) -> Options {
-    Options {
-        path: directory.to_owned(),
-        max_bytes: 16 << 20,
-        max_age: None,
-        min_free: Some(0),
-        sync: SyncPolicy::Never,
-        endpoints: endpoints.iter().map(|name| (*name).to_owned()).collect(),
-    }
+    Options { max_bytes: 16 << 20, ..buffer_options(directory, endpoints) }
 }
 
 fn snapshot(tick: i64) -> Snapshot {

@@ -60,8 +60,7 @@ fn story(test: &str, options: PrometheusOptions) {
         let pending = agent.metric("outhaul_ledger_pending_samples", &[("remote_name", "prometheus")]);
         prometheus.raw("outhaul_up").last().map(|raw| raw.at_millis) >= newest && pending < Some(500.0)
     });
-    let (appended, accounted) = agent.ledger("prometheus");
-    assert!((appended - accounted).abs() < 0.5, "the ledger balances: {appended} = {accounted}");
+    agent.assert_balanced("prometheus");
     agent.terminate();
 
     let taken = recorder.samples();

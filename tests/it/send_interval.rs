@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outhaul::buffer::{Buffer, EndpointId, Options, SyncPolicy};
+use outhaul::buffer::{Buffer, EndpointId};
 use outhaul::clock::Clock;
 use outhaul::config::{Environment, RemoteWrite};
 use outhaul::encode::{Decoded, Message};
@@ -15,7 +15,7 @@ use outhaul::shutdown::{self, Phase};
 use outhaul::telemetry::Registry;
 
 use self::recording::Recording;
-use crate::bed::{Captor, Captured};
+use crate::bed::{Captor, Captured, buffer_options};
 
 #[path = "../../benches/buffer/recording.rs"]
 mod recording;
@@ -38,15 +38,7 @@ fn config(url: &str, version: &str) -> RemoteWrite {
 }
 
 fn buffer(directory: &Path) -> Buffer {
-    Buffer::open(Options {
-        path: directory.to_owned(),
-        max_bytes: 64 << 20,
-        max_age: None,
-        min_free: Some(0),
-        sync: SyncPolicy::Never,
-        endpoints: vec!["e".to_owned()],
-    })
-    .unwrap()
+    Buffer::open(buffer_options(directory, &["e"])).unwrap()
 }
 
 /// How many samples were sent or are on their way.

@@ -102,8 +102,7 @@ fn a_refused_request_costs_its_own_samples_and_nothing_after_them() {
     eventually("later samples are delivered", || fate(&agent, "delivered") > 0.0 && fate(&agent, "refused") > 0.0);
     assert!(fate(&agent, "refused") > 0.0);
     assert!(agent.log().contains("refused"), "{}", agent.log());
-    let (appended, accounted) = agent.ledger("e");
-    assert_eq!(appended, accounted);
+    agent.assert_balanced("e");
     agent.terminate();
 }
 
@@ -229,8 +228,7 @@ fn a_full_disk_does_not_stop_sampling_and_is_left_by_itself() {
     eventually("sampling goes on", || fate(&agent, "appended") > before + 300.0);
     std::fs::remove_file(&hog).unwrap();
     eventually("the buffer recovers", || agent.metric("outhaul_buffer_degraded", &[]) == Some(0.0));
-    let (appended, accounted) = agent.ledger("e");
-    assert_eq!(appended, accounted);
+    agent.assert_balanced("e");
     assert!(!agent.log().contains("panicked"), "{}", agent.log());
     agent.terminate();
 }

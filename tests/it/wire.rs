@@ -73,9 +73,7 @@ impl Stage {
     #[track_caller]
     fn assert_balanced(&self, ways: &[&str]) {
         for way in ways {
-            let (appended, accounted) = self.agent.ledger(way);
-            assert!(appended > 0.0);
-            assert_eq!(appended, accounted, "the ledger of {way} balances");
+            self.agent.assert_balanced(way);
             assert_eq!(self.fate(way, "refused"), 0.0, "{way}");
         }
     }

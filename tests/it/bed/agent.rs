@@ -76,9 +76,17 @@ impl Agent {
         value_on(&get(&self.url("/metrics"))?, name, labels)
     }
 
+    /// Whatever was appended for an endpoint has had its fate, or waits: both sides are of one look at the page.
+    #[track_caller]
+    pub(crate) fn assert_balanced(&self, endpoint: &str) {
+        let (appended, accounted) = self.ledger(endpoint);
+        assert!(appended > 0.0, "{endpoint}");
+        assert_eq!(appended, accounted, "the ledger of {endpoint} balances");
+    }
+
     /// The ledger of an endpoint: appended, and the sum of everything that may have become of it. One look at the page, so
     /// that no tick comes between two numbers.
-    pub(crate) fn ledger(&self, endpoint: &str) -> (f64, f64) {
+    fn ledger(&self, endpoint: &str) -> (f64, f64) {
         let page = get(&self.url("/metrics")).unwrap();
         let of_endpoint = format!("remote_name=\"{endpoint}\"");
         let (mut appended, mut accounted) = (0.0, 0.0);

@@ -5,12 +5,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use outhaul::buffer::{Buffer, OpenError, Options, Status, SyncPolicy};
+use outhaul::buffer::{Buffer, OpenError, Status};
 
 use super::cuts::{LoopDisk, is_root};
 use super::driver::{self, Orders, Said};
 use super::{skip, times};
-use crate::bed::{Agent, Guarded, Mood, Recorder, eventually};
+use crate::bed::{Agent, Guarded, Mood, Recorder, buffer_options, eventually};
 use crate::trouble::{Tmpfs, fill};
 
 /// In each record: large enough that 16 MiB are full soon.
@@ -88,14 +88,6 @@ fn pending(agent: &Agent) -> f64 {
     agent.metric("outhaul_ledger_pending_samples", &[("remote_name", "e")]).unwrap_or(0.0)
 }
 
-fn ledger_balances(agent: &Agent) {
-    // Read in several requests, between which it samples.
-    eventually("the ledger balances", || {
-        let (appended, accounted) = agent.ledger("e");
-        (appended - accounted).abs() < 0.5
-    });
-}
-
 #[test]
 fn a_file_system_that_turns_read_only_under_a_running_agent_is_said_and_mended_without_it() {
     let mut disk = match LoopDisk::new("ext4", 32) {
@@ -113,7 +105,7 @@ fn a_file_system_that_turns_read_only_under_a_running_agent_is_said_and_mended_w
     eventually("it says so", || agent.metric("outhaul_buffer_degraded", &[]) == Some(1.0));
     let before = pending(&agent);
     eventually("sampling goes on", || pending(&agent) > before + 100.0);
-    ledger_balances(&agent);
+    agent.assert_balanced("e");
 
     // Somebody checks the disk and mounts it again, and does not think of us: the files we have open are of another world.
     disk.mount_again().unwrap();
@@ -150,21 +142,14 @@ fn a_directory_deleted_under_a_running_agent_is_made_again_and_sampling_goes_on(
     recorder.wait_for_ticks(recorder.ticks().len() + 2);
     assert_is_in_use(&buffer);
     eventually("it is well", || agent.metric("outhaul_buffer_degraded", &[]) == Some(0.0));
-    ledger_balances(&agent);
+    agent.assert_balanced("e");
     agent.terminate();
 }
 
 /// Nobody else gets at a directory that somebody writes in.
 #[track_caller]
 fn assert_is_in_use(buffer: &Path) {
-    let options = Options {
-        path: buffer.to_owned(),
-        max_bytes: 64 << 20,
-        max_age: None,
-        min_free: Some(0),
-        sync: SyncPolicy::Never,
-        endpoints: Vec::new(),
-    };
+    let options = buffer_options(buffer, &[]);
     assert!(matches!(Buffer::open(options), Err(OpenError::InUse { .. })), "it is locked anew");
 }
 

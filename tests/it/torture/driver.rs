@@ -16,7 +16,7 @@ use outhaul::model::{Interner, Labels, Metadata, MetricKind, Sample, Series, Sna
 use outhaul::ship::{self, Shipper, ShipperOptions};
 use outhaul::{clock::Clock, config, shutdown};
 
-use crate::bed::Guarded;
+use crate::bed::{Guarded, buffer_options};
 
 /// Ids of one life of the child start at its number times this.
 pub(super) const LIFE: u64 = 1_000_000;
@@ -122,14 +122,7 @@ pub(super) fn start(directory: &Path, orders: &Orders) -> (Guarded, ChildStdout)
 }
 
 fn options(directory: &Path, max_bytes: u64) -> Options {
-    Options {
-        path: directory.to_owned(),
-        max_bytes,
-        max_age: None,
-        min_free: Some(0),
-        sync: SyncPolicy::Always,
-        endpoints: vec![ENDPOINT.to_owned()],
-    }
+    Options { max_bytes, sync: SyncPolicy::Always, ..buffer_options(directory, &[ENDPOINT]) }
 }
 
 /// The buffer as this process opens it after the child is gone.

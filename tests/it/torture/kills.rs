@@ -184,11 +184,7 @@ fn killed_and_complete(lives: usize, mut random: Random) {
     witness.wait_for_ticks(witness.ticks().len() + 2);
     agent.wait_until_ready();
     for endpoint in ["e", "w"] {
-        // Both sides are of one look at the page: whatever was appended has had its fate, or waits.
-        eventually("the ledger balances", || {
-            let (appended, accounted) = agent.ledger(endpoint);
-            (appended - accounted).abs() < 0.5
-        });
+        agent.assert_balanced(endpoint);
         for fate in LOST {
             let lost = agent.metric("outhaul_ledger_samples_total", &[("remote_name", endpoint), ("fate", fate)]);
             assert_eq!(lost, Some(0.0), "{fate} of {endpoint}");

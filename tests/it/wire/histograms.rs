@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use outhaul::buffer::{Buffer, Options, SyncPolicy};
+use outhaul::buffer::Buffer;
 use outhaul::clock::Clock;
 use outhaul::model::{
     BucketCounts, BucketSpan, CUSTOM_BUCKETS_SCHEMA, Exemplar, HistogramParts, HistogramSample, Labels, Metadata,
@@ -11,7 +11,7 @@ use outhaul::model::{
 };
 use serde_json::Value as Json;
 
-use crate::bed::{Prometheus, eventually, get, outhaul};
+use crate::bed::{Prometheus, buffer_options, eventually, get, outhaul};
 
 const TICKS: u64 = 3;
 
@@ -63,14 +63,7 @@ fn exemplars(prometheus: &Prometheus, now: Timestamp) -> Vec<Json> {
 
 /// Three ticks, a second apart, the last of them now.
 fn fill(path: &std::path::Path, now: Timestamp) {
-    let options = Options {
-        path: path.to_owned(),
-        max_bytes: 64 << 20,
-        max_age: None,
-        min_free: Some(0),
-        sync: SyncPolicy::Always,
-        endpoints: vec!["here".to_owned()],
-    };
+    let options = buffer_options(path, &["here"]);
     let (requests, seconds, custom) = (
         series("rpc_requests_total", MetricKind::Counter),
         series("rpc_seconds", MetricKind::Histogram),
