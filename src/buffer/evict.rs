@@ -10,7 +10,7 @@ use crate::model::Timestamp;
 
 use super::endpoint::{Endpoint, Reason};
 use super::fs::Fs;
-use super::log::{Fullness, Log, lost_of};
+use super::log::{BLOCK_BYTES, Fullness, Log, lost_of};
 use super::segment::Mark;
 
 /// What the buffer leaves of a file system to others, unless told otherwise: this, or on a small one this share.
@@ -42,23 +42,31 @@ impl<F: Fs> Log<F> {
             self.say_evicted(reason, evicted);
         }
         self.remove_front()?;
+        // Now there is room for one that could not be made.
+        self.store_unsaved();
         for index in 0..self.endpoints.len() {
             self.find_oldest(index);
         }
         Ok(true)
     }
 
-    /// Nothing is given up where the loss could not be put on record: a crash would forget it.
+    /// Nothing is given up where the loss could not be put on record: a crash would forget it. Only where a full disk keeps
+    /// the second file of a new cursor from being made, giving up is what makes room for it.
     fn ready_to_lose(&mut self, end: Mark) -> io::Result<()> {
         let losing = |endpoint: &Endpoint| endpoint.place.seq < end.seq;
         let losing: Vec<usize> = (0..self.endpoints.len()).filter(|index| losing(&self.endpoints[*index])).collect();
-        if losing.into_iter().all(|index| self.store_cursor(index)) {
+        if losing.into_iter().all(|index| self.store_cursor(index) || self.wants_room(index)) {
             // Those who have passed it lose nothing; the best that can be done is to have that on record.
             self.store_unsaved();
             Ok(())
         } else {
             Err(io::Error::other("cursors cannot be saved, so nothing may be given up"))
         }
+    }
+
+    fn wants_room(&self, index: usize) -> bool {
+        let is_full = self.fs.space(&self.options.dir).is_ok_and(|space| space.free_bytes < BLOCK_BYTES);
+        is_full && self.endpoints[index].pair.is_file_missing(&self.fs)
     }
 
     fn evict_for(&mut self, index: usize, end: Mark, reason: Reason) -> u64 {

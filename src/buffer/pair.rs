@@ -90,6 +90,11 @@ impl Pair {
         Loaded { pair: Self { base, generation, is_sure }, value: newest.map(|(_, value)| value), damaged }
     }
 
+    /// Whether the file that the next value goes to was never written: the disk must have room for it.
+    pub(super) fn is_file_missing<F: Fs>(&self, fs: &F) -> bool {
+        read_frame(fs, &self.next_path()).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    }
+
     /// The file the next value goes to.
     pub(super) fn next_path(&self) -> PathBuf {
         self.path_of(self.generation + 1)

@@ -369,3 +369,27 @@ fn what_is_written_again_while_a_sync_fails_is_not_synced_once_more_without_bein
     ];
     live(0, SyncPolicy::Interval(Duration::from_secs(20)), 128, None, &steps);
 }
+
+#[test]
+fn on_a_full_disk_a_lower_bound_holds_from_the_start_also_when_an_endpoint_is_new() {
+    let (fs, options, mut log) = simulated(1024);
+    for at in 1..=40 {
+        append(&mut log, &snapshot(at, 300));
+    }
+    log.close(Instant::now());
+    drop(log);
+    fs.set_capacity(64 << 20);
+    fs.set_others((64 << 20) - fs.take_peak());
+    let endpoints = BOTH.iter().map(|name| (*name).to_owned()).collect();
+    let options = LogOptions { max_bytes: 128 << 10, endpoints, ..options };
+    let log = Log::open(fs.clone(), options.clone()).unwrap();
+    let status = log.status();
+    assert!(status.used_bytes <= status.max_bytes, "{status:?}");
+    let evicted = ledger(&log, 0).evicted.size;
+    assert!(evicted > 0);
+    drop(log);
+    let log = Log::open(fs, options).unwrap();
+    check(&log);
+    assert_eq!((ledger(&log, 0).evicted.size, ledger(&log, 1).evicted.size), (evicted, evicted));
+    assert_eq!((ledger(&log, 0).corrupt, ledger(&log, 1).corrupt), (0, 0));
+}
