@@ -309,7 +309,7 @@ impl Shipper {
             if outcome::classify(&exchange, outcome::Asked::PLAIN, self.clock.now()) != Outcome::Delivered {
                 self.metrics.metadata_failed.inc_by(body.entries as u64);
                 let error = outcome::describe(&exchange);
-                tracing::warn!(endpoint = %self.name, url = %self.url, %error, "metadata was not taken; samples are not affected");
+                tracing::warn!(endpoint = %self.name, url = %self.url, %error, "metadata was not taken; samples are not affected; set metadata_config.send to false if the receiver takes none");
                 return;
             }
         }

@@ -97,7 +97,7 @@ pub(super) fn export(options: &ExportOptions) -> Result<Exit, Exit> {
     let written = write(&options.file, &inspection, selection, &mut progress);
     drop(progress);
     let exported =
-        written.map_err(|error| failed(&format_args!("{} cannot be written: {error}", options.file.display())))?;
+        written.map_err(|error| failed(&format_args!("{} cannot be written: {error}", named(&options.file))))?;
     if let (Some(upkeep), Some(last)) = (&mut upkeep, exported.last_position) {
         upkeep.purge(Purge::Through(last), options.endpoint.as_deref()).map_err(|error| super::unusable(&error))?;
     }
@@ -140,6 +140,10 @@ fn tell_exported(options: &ExportOptions, exported: &Exported) -> Result<(), Exi
 
 fn is_stdio(file: &Path) -> bool {
     file.as_os_str() == "-"
+}
+
+fn named(file: &Path) -> String {
+    if is_stdio(file) { "stdout".to_owned() } else { file.display().to_string() }
 }
 
 fn range(instants: Option<(Timestamp, Timestamp)>) -> String {

@@ -58,7 +58,7 @@ pub(in crate::cli) struct Options {
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
     /// How to write them; --json is the same as --format json
-    #[arg(long, value_enum, default_value_t = Format::Json)]
+    #[arg(long, value_enum, default_value_t = Format::Json, conflicts_with = "json")]
     format: Format,
     /// Only these series: a metric name with * and ?, and labels ({name="web-*",image!="*:latest"})
     #[arg(long, value_name = "MATCHER")]
