@@ -44,6 +44,7 @@ mod fs;
 mod handle;
 pub mod inspect;
 mod log;
+mod numbers;
 mod open;
 mod pair;
 mod quarantine;

@@ -6,6 +6,7 @@
 //! Looked at in this order, so that the numbers fit together: the log's notes, the segments, the cursors. What the log gave
 //! out meanwhile then makes an endpoint seem further, never behind.
 
+mod damage;
 mod holder;
 mod others;
 mod quarantined;
@@ -31,10 +32,10 @@ use super::{EndpointStatus, Position};
 
 use others::{other_files, used_bytes};
 
+pub use damage::{Damage, DamageKind, Verdict};
 pub use holder::Holder;
 pub use others::{OtherFile, OtherKind};
 pub use quarantined::QuarantinedFile;
-pub use verify::{Damage, DamageKind, Verdict};
 pub use visit::{Record, Selection, Visited};
 
 /// The directory of this format's major version.

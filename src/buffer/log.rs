@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::model::{Interner, Timestamp};
 
+use super::SyncPolicy;
 use super::active::Active;
 use super::age::AgeGuard;
 use super::append::WriteError;
@@ -27,8 +28,7 @@ use super::read::Reader;
 use super::record::Footer;
 use super::ring::Ring;
 use super::segment::{Cause, FILE_HEADER_LEN, Hole, Mark, Segment, file_name};
-use super::status::{EndpointStatus, Fates, IoErrors, Operation, Status, SyncStats};
-use super::{Position, SyncPolicy};
+use super::status::{Fates, IoErrors, Operation, SyncStats};
 
 /// What is accounted as one unit of disk.
 pub(super) const BLOCK_BYTES: u64 = 4096;
@@ -99,7 +99,7 @@ impl ErrorCounts {
         *self.0.entry((operation, errno_name(error))).or_default() += 1;
     }
 
-    fn list(&self) -> Vec<IoErrors> {
+    pub(super) fn list(&self) -> Vec<IoErrors> {
         self.0.iter().map(|(&(operation, errno), &count)| IoErrors { operation, errno, count }).collect()
     }
 }
@@ -212,7 +212,7 @@ impl<F: Fs> Log<F> {
         lost_of(&self.segments, &self.between, &self.ring, from, to)
     }
 
-    fn ahead(&self, place: Mark) -> Ahead {
+    pub(super) fn ahead(&self, place: Mark) -> Ahead {
         let on_disk: u64 = self.segments.iter().map(|segment| segment.readable_after(place.samples)).sum();
         let (corrupt, memory) = self.lost(place, Mark { seq: u64::MAX, samples: u64::MAX });
         Ahead { readable: on_disk + self.ring.samples_after(place.samples), corrupt, memory }
@@ -348,75 +348,6 @@ impl<F: Fs> Log<F> {
             self.segments.pop_front();
         }
     }
-
-    /// The numbers now.
-    pub(super) fn status(&self) -> Status {
-        Status {
-            used_bytes: self.used_bytes(),
-            max_bytes: self.options.max_bytes,
-            free_bytes: self.fs.space(&self.options.dir).ok().map(|space| space.free_bytes),
-            segments: self.segments.len(),
-            newest_segment: self.segments.back().map(|segment| Position(segment.first)),
-            tail: (self.end.seq > 0).then_some(Position(self.end.seq)),
-            last_at: self.last_at,
-            append_errors_total: self.counts.append_errors,
-            append_errors_samples_total: self.counts.append_errors_samples,
-            io_errors: self.counts.io_errors.list(),
-            evicted_segments_total: self.counts.evicted_segments,
-            damage_found_total: self.counts.damage_found,
-            full_in: self.full_in(),
-            short_of_disk: self.short_of_disk,
-            open_took: self.open_took,
-            quarantine: self.quarantine.status(),
-            held_in_memory_samples: self.ring.samples_after(0),
-            degraded: !self.ring.is_idle(),
-            unclean_start: self.unclean_start,
-            torn_tail_bytes: self.counts.torn_tail_bytes,
-            syncs: self.counts.syncs,
-            endpoints: self.endpoints.iter().map(|endpoint| self.endpoint_status(endpoint)).collect(),
-        }
-    }
-
-    /// How long the room that is left lasts, at the rate at which the segments that are there were filled.
-    fn full_in(&self) -> Option<Duration> {
-        let waits = self.endpoints.iter().any(|endpoint| endpoint.place.seq < self.end.seq);
-        let (oldest, newest) = (self.segments.front().filter(|_| waits)?.first_at, self.last_at?);
-        let bytes: u64 = self.segments.iter().map(|segment| segment.len).sum();
-        let left = self.bound_bytes().saturating_sub(self.used_bytes());
-        let millis = u128::from(left) * newest.since(oldest).as_millis() / u128::from(bytes.max(1));
-        (newest > oldest).then(|| Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)))
-    }
-
-    fn records_after(&self, seq: u64) -> u64 {
-        let on_disk: u64 = self.segments.iter().map(|segment| segment.records_after(seq)).sum();
-        on_disk + self.ring.records_after(seq) as u64
-    }
-
-    fn endpoint_status(&self, endpoint: &Endpoint) -> EndpointStatus {
-        let lent = endpoint.loan.as_ref().and_then(|loan| loan.records.first());
-        let limbo_records =
-            endpoint.loan.as_ref().filter(|loan| loan.given_up.is_some()).map_or(0, |l| l.records.len());
-        let unread = self.segments.iter().find(|segment| segment.end.seq > endpoint.place.seq);
-        EndpointStatus {
-            name: endpoint.name.clone(),
-            segment: unread.or(self.segments.back()).map(|segment| Position(segment.first)),
-            ledger: endpoint.ledger(self.end, self.ahead(endpoint.place)),
-            acked: Position(endpoint.place.seq),
-            pending_records: self.records_after(endpoint.place.seq) + limbo_records as u64,
-            pending_bytes: self.segments.iter().map(|segment| bytes_after(segment, endpoint)).sum(),
-            oldest_pending_at: lent.map(|record| record.at).or(endpoint.oldest_at),
-            acked_at: endpoint.acked_at,
-            requeued: self.quarantine.requeued(&endpoint.name),
-        }
-    }
-}
-
-fn bytes_after(segment: &Segment, endpoint: &Endpoint) -> u64 {
-    if segment.end.seq <= endpoint.place.seq {
-        return 0;
-    }
-    let from = endpoint.spot.filter(|spot| spot.first == segment.first).map_or(FILE_HEADER_LEN, |spot| spot.offset);
-    segment.len.saturating_sub(from)
 }
 
 pub(super) fn lost_of(segments: &VecDeque<Segment>, between: &[Hole], ring: &Ring, from: Mark, to: Mark) -> (u64, u64) {
