@@ -132,6 +132,18 @@ impl SimFs {
         disk.fault = fault;
     }
 
+    /// A look at the disk that no process takes: nothing fails by it, and it does not count.
+    pub(super) fn peek<T>(&self, look: impl FnOnce(&Self) -> T) -> T {
+        let (fault, done) = {
+            let mut disk = self.disk();
+            (disk.fault.take(), disk.done)
+        };
+        let seen = look(self);
+        let mut disk = self.disk();
+        (disk.fault, disk.done) = (fault, done);
+        seen
+    }
+
     /// Whether something is told to fail.
     pub(super) fn faulty(&self) -> bool {
         self.disk().fault.is_some()

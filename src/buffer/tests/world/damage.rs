@@ -25,7 +25,7 @@ impl World {
                 self.state = None;
                 self.fs.flip(path, bit % (self.fs.len_of(path) * 8).max(1));
                 let is_cursor = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("cursor-"));
-                if is_cursor && Pair::load(&self.fs, path.with_extension("")).value.is_none() {
+                if is_cursor && self.fs.peek(|fs| Pair::load(fs, path.with_extension(""))).value.is_none() {
                     // A disk that takes no writes had torn the other one: that endpoint begins anew at the oldest sample there is,
                     // and cannot tell what was lost before that.
                     self.nothing_is_promised_of_the_past();
