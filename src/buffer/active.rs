@@ -109,6 +109,8 @@ impl<F: Fs> Log<F> {
                 }
             };
         }
+        // Another process may have written states there.
+        self.states.clear();
         // The notes and cursors went with it; the next process must find the account, and the store's id twice.
         self.store_everything();
         Ok(())

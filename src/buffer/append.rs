@@ -14,7 +14,7 @@ use super::durable::Ending;
 use super::endpoint::Reason;
 use super::fs::Fs;
 use super::log::{Log, SEGMENT_OVERHEAD_BYTES, blocks};
-use super::record::Footer;
+use super::record::{Footer, RESUMABLE_LIMIT};
 use super::ring::Held;
 use super::segment::{FILE_HEADER_LEN, Mark, SEGMENT_MAX_BYTES};
 use super::status::Operation;
@@ -51,6 +51,8 @@ impl From<io::Error> for WriteError {
 impl<F: Fs> Log<F> {
     /// Keeps a snapshot: on disk, or where that fails in memory.
     pub(super) fn append(&mut self, snapshot: Snapshot, now: Instant) -> Result<Appended, AppendError> {
+        self.end = self.next_place();
+        self.left_out = 0;
         let held = Held { before: self.end, snapshot };
         let after = held.after();
         if self.endpoints.is_empty() {
@@ -76,6 +78,13 @@ impl<F: Fs> Log<F> {
         }
         self.evict_old(at, now);
         Ok(Appended { position: Position(after.seq), durable })
+    }
+
+    /// The place of the next snapshot: at a position that no segment had which nobody knows of any more, because a segment's
+    /// name is part of what its checksums start from.
+    pub(super) fn next_place(&self) -> Mark {
+        let seq = self.end.seq + self.left_out;
+        Mark { seq: if seq < RESUMABLE_LIMIT { seq } else { self.end.seq }, ..self.end }
     }
 
     fn too_large(&mut self, held: &Held) -> AppendError {

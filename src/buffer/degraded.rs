@@ -13,6 +13,7 @@ use super::fs::Fs;
 use super::log::{Log, lost_of};
 use super::ring::Held;
 use super::status::Operation;
+use super::survey::join;
 
 impl<F: Fs> Log<F> {
     /// Writing failed: from now on memory, and another try later.
@@ -53,11 +54,25 @@ impl<F: Fs> Log<F> {
             tracing::error!(path = %self.options.dir.display(), samples,
                 "samples that could not be written to disk end with this process; check space, permissions and mount");
         }
+        self.end_loans_of_memory();
         while self.ring.front().is_some() {
             self.drop_held();
         }
-        self.between.extend(self.ring.gap().map(|gap| gap.hole()));
-        self.ring.forget_gap();
+        if let Some(gap) = self.ring.gap() {
+            join(&mut self.between, gap.hole());
+            self.ring.forget_gap();
+        }
+    }
+
+    /// What was lent from the disk is there for the next process; what was lent from memory is not.
+    fn end_loans_of_memory(&mut self) {
+        let Some(before) = self.ring.front().map(|held| held.before) else { return };
+        for endpoint in &mut self.endpoints {
+            if let Some(loan) = endpoint.loan.as_mut().filter(|loan| loan.given_up.is_none()) {
+                loan.records.retain(|record| record.after.seq <= before.seq);
+            }
+            endpoint.loan.take_if(|loan| loan.records.is_empty());
+        }
     }
 
     /// Gives up the oldest snapshot in memory.

@@ -234,8 +234,12 @@ pub(super) fn store_value<F: Fs>(
     value: &[u8],
     names: &mut Names,
 ) -> io::Result<(PathBuf, F::File)> {
-    if options.sync != SyncPolicy::Never {
+    if options.sync != SyncPolicy::Never && !pair.is_sure() {
         pair.make_sure(fs)?;
+        // The file may have been made by whoever left it.
+        if !names.are_synced {
+            fs.sync_dir(&options.dir)?;
+        }
     }
     let path = pair.next_path();
     if fs.open(&path, Access::Read).is_err() {

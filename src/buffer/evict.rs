@@ -51,7 +51,7 @@ impl<F: Fs> Log<F> {
     }
 
     /// Nothing is given up where the loss could not be put on record: a crash would forget it. Only where a full disk keeps
-    /// the second file of a new cursor from being made, giving up is what makes room for it.
+    /// a file of a new cursor from being made, giving up is what makes room for it.
     fn ready_to_lose(&mut self, end: Mark) -> io::Result<()> {
         let losing = |endpoint: &Endpoint| endpoint.place.seq < end.seq;
         let losing: Vec<usize> = (0..self.endpoints.len()).filter(|index| losing(&self.endpoints[*index])).collect();

@@ -149,6 +149,11 @@ pub(super) fn retry<T>(mut read: impl FnMut() -> io::Result<T>) -> io::Result<T>
     }
 }
 
+/// `EIO`, for which Rust has no kind.
+pub(super) fn is_disk_error(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+}
+
 /// The kernel's file system.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct RealFs;

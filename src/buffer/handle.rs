@@ -114,7 +114,7 @@ impl Buffer {
         Arc::clone(&self.status.borrow())
     }
 
-    /// Replaces the value kept under `name`, at most 16 MiB. The value before survives a failure.
+    /// Replaces the value kept under `name`, at most 16 MiB. After a failure this one or the one before is found later.
     ///
     /// # Errors
     /// When it is too long, there is no room, the file system says no, or the buffer is closed.

@@ -26,7 +26,7 @@ use super::log::lost_within;
 use super::open::{cursor_bases, store_id_of};
 use super::pair::Pair;
 use super::recover::Claim;
-use super::segment::{FILE_HEADER_LEN, Hole, Mark, Segment, file_name, parse_name};
+use super::segment::{Cause, FILE_HEADER_LEN, Hole, Mark, Segment, file_name, parse_name};
 use super::survey::{Lineup, Look, Seen, could_hold, hole_after, look_at, with_cause};
 use super::{EndpointStatus, Position};
 
@@ -130,6 +130,8 @@ pub struct Inspection {
     between: Vec<Hole>,
     /// Where the last segment ends or the cursors are.
     end: Mark,
+    /// Samples up to here stand in segments, or without any were delivered to somebody.
+    written_to: u64,
 }
 
 impl Inspection {
@@ -170,6 +172,7 @@ impl Inspection {
             free_bytes: RealFs.space(&dir).ok().map(|space| space.free_bytes),
             between,
             end: known.last().map_or(Mark::default(), |last| last.end),
+            written_to: known.last().map_or(0, |last| last.end.samples),
             known,
             store_id,
             meta,
@@ -236,9 +239,19 @@ impl Inspection {
                 }
             }
         }
-        if !endpoints.is_empty() && !self.holder.may_write() {
-            let places = endpoints.iter().map(|endpoint| endpoint.place);
-            self.between.extend(with_cause(hole_after(self.known.last(), places, self.end), in_memory));
+        let places = || endpoints.iter().map(|endpoint| endpoint.place);
+        if self.known.is_empty()
+            && let Some(furthest) = places().map(|place| place.samples).max()
+        {
+            let behind = endpoints.iter().filter(|endpoint| endpoint.place.samples < furthest);
+            self.waited_for = behind.map(|one| (one.name.clone(), furthest - one.place.samples)).collect();
+            self.written_to = furthest;
+        }
+        if !endpoints.is_empty() {
+            let behind = with_cause(hole_after(self.known.last(), places(), self.end), in_memory);
+            // A process that has the buffer has the rest in memory, or has just written it.
+            let may_write = self.holder.may_write();
+            self.between.extend(behind.into_iter().filter(|hole| !may_write || hole.cause == Cause::Memory));
         }
         self.endpoints = endpoints.into_iter().map(|endpoint| self.endpoint_status(endpoint)).collect();
         self.endpoints.sort_by(|one, other| one.name.cmp(&other.name));
@@ -249,9 +262,13 @@ impl Inspection {
         let holes = self.between.iter().chain(self.known.iter().flat_map(|segment| &segment.holes));
         let (corrupt, memory) = lost_within(holes, place.samples, u64::MAX);
         let readable: u64 = self.known.iter().map(|segment| segment.readable_after(place.samples)).sum();
-        // A process that cannot write, or has just written, has what lies behind the last segment.
         let written = self.known.last().map_or(0, |last| last.end.samples).max(place.samples);
-        let unwritten = if self.holder.may_write() { self.end.samples.saturating_sub(written) } else { 0 };
+        let ended_in_memory = lost_within(self.between.iter(), written, u64::MAX).1;
+        let unwritten = if self.holder.may_write() {
+            self.end.samples.saturating_sub(written).saturating_sub(ended_in_memory)
+        } else {
+            0
+        };
         let mut pending = self.known.iter().filter(|segment| segment.end.seq > place.seq).peekable();
         let next = pending.peek().copied().or(self.known.last());
         EndpointStatus {

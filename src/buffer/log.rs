@@ -40,7 +40,7 @@ const SEGMENT_USUAL_MAX_BYTES: u64 = 4 << 20;
 const SEGMENTS_WANTED: u64 = 64;
 /// Memory for snapshots while the disk cannot be written.
 const RING_BYTES: usize = 1 << 20;
-/// Every start goes on a random number of positions ahead, up to this one. Where a power cut took the newest segments, their
+/// What a process appends first goes on a random number of positions ahead, up to this one. Where a power cut took the newest segments, their
 /// names would be given out again, and old bytes that the file system shows in a new file would be taken for its own.
 const AHEAD_MAX: u64 = 1 << 20;
 /// How often it is looked what others did to the disk and the directory.
@@ -146,6 +146,8 @@ pub(super) struct Log<F: Fs> {
     pub(super) in_doubt: InDoubt,
     /// After the last position given out.
     pub(super) end: Mark,
+    /// Positions that the first snapshot of this process leaves out ([`AHEAD_MAX`]).
+    pub(super) left_out: u64,
     pub(super) last_at: Option<Timestamp>,
     pub(super) meta: Pair,
     /// Where sources' states are kept, by file name without suffix.

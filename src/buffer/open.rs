@@ -75,6 +75,7 @@ impl<F: Fs> Log<F> {
             lock: Some(lock),
             store_id,
             end: Mark { seq: found.taken, samples: 0 },
+            left_out: if is_new { 0 } else { options.ahead },
             last_at: found
                 .segments
                 .iter()
@@ -108,9 +109,6 @@ impl<F: Fs> Log<F> {
         };
         log.find_quarantined();
         log.load_endpoints(&entries, meta.as_ref());
-        if !is_new {
-            log.leave_names_out();
-        }
         log.settle_in(meta.as_ref().map_or(&[], |meta| &meta.in_memory));
         log.looked_at = Some(began);
         log.open_took = began.elapsed();
@@ -150,14 +148,6 @@ impl<F: Fs> Log<F> {
             });
             self.endpoints.push(Endpoint::from_cursor(name, loaded.pair, value, self.store_id, fresh));
             self.readers.push(None);
-        }
-    }
-
-    /// Goes on at a position that no lost segment had: a segment's name is part of what its checksums start from.
-    fn leave_names_out(&mut self) {
-        let seq = self.end.seq + self.options.ahead;
-        if seq < RESUMABLE_LIMIT {
-            self.end.seq = seq;
         }
     }
 
@@ -205,9 +195,9 @@ impl<F: Fs> Log<F> {
 
 /// The store's id from a segment, or else from a cursor, where the log's own notes are gone.
 pub(super) fn store_id_of<F: Fs>(fs: &F, dir: &Path, entries: &[Entry]) -> Option<u128> {
-    let mut names: Vec<u64> = entries.iter().filter_map(|entry| parse_name(&entry.name)).collect();
-    names.sort_unstable();
-    let mut in_headers = names.into_iter().rev().filter_map(|first| {
+    let mut segments: Vec<u64> = entries.iter().filter_map(|entry| parse_name(&entry.name)).collect();
+    segments.sort_unstable();
+    let mut in_headers = segments.iter().rev().filter_map(|&first| {
         let file = fs.open(&dir.join(file_name(first)), Access::Read).ok()?;
         match read_file_header(fs, &file) {
             Ok(FileHeader::Ours { store_id }) => Some(store_id),
@@ -215,8 +205,16 @@ pub(super) fn store_id_of<F: Fs>(fs: &F, dir: &Path, entries: &[Entry]) -> Optio
         }
     });
     in_headers.next().or_else(|| {
-        let mut cursors = cursor_bases(dir, entries).into_iter();
-        cursors.find_map(|base| store_of_cursor(&Pair::load(fs, base).value?))
+        let stores =
+            cursor_bases(dir, entries).into_iter().filter_map(|base| store_of_cursor(&Pair::load(fs, base).value?));
+        let stores: BTreeSet<u128> = stores.collect();
+        // A cursor may have been left by another store.
+        let has_records = |store_id: &u128| {
+            let mut looks =
+                segments.iter().map(|&first| look_at(fs, dir, Claim { store_id: *store_id, first, limit: u64::MAX }));
+            looks.any(|look| matches!(look, Ok(Look::Segment(_))))
+        };
+        stores.iter().copied().find(has_records).or(stores.first().copied())
     })
 }
 

@@ -10,7 +10,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::fs::{Access, Fs};
+use super::fs::{Access, Fs, is_disk_error};
 use super::record::{le_u16, le_u32, le_u64};
 
 const MAGIC: [u8; 4] = [0xd7, b'o', b'h', 0x2b];
@@ -100,9 +100,19 @@ impl Pair {
         self.path_of(self.generation + 1)
     }
 
+    /// The file the newest value is in.
+    pub(super) fn newest_path(&self) -> PathBuf {
+        self.path_of(self.generation)
+    }
+
     fn path_of(&self, generation: u64) -> PathBuf {
         let [even, odd] = paths(&self.base);
         if generation.is_multiple_of(2) { even } else { odd }
+    }
+
+    /// Whether nothing is left for [`Pair::make_sure`] to do.
+    pub(super) fn is_sure(&self) -> bool {
+        self.is_sure
     }
 
     /// Forces the newest value to the disk, before the one before it is overwritten: it is written once more as it is, since
@@ -111,15 +121,18 @@ impl Pair {
     /// # Errors
     /// Whatever the file system says; both values are then as they were.
     pub(super) fn make_sure<F: Fs>(&mut self, fs: &F) -> io::Result<()> {
-        if self.is_sure {
-            return Ok(());
-        }
-        let path = self.path_of(self.generation);
-        // Where it is gone or cannot be read any more, there is nothing to keep.
-        if let Ok(Some((generation, value))) = read_frame(fs, &path) {
-            let file = fs.open(&path, Access::Overwrite)?;
-            fs.write_all_at(&file, &frame(generation, &value), 0)?;
-            fs.sync(&file)?;
+        let path = self.newest_path();
+        match read_frame(fs, &path) {
+            Ok(Some((generation, value))) => {
+                let file = fs.open(&path, Access::Overwrite)?;
+                fs.write_all_at(&file, &frame(generation, &value), 0)?;
+                fs.sync(&file)?;
+            }
+            // Gone or damaged, also a bad place of the disk: there is nothing to keep.
+            Ok(None) => {}
+            Err(error) if is_disk_error(&error) => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => {}
+            Err(error) => return Err(error),
         }
         self.is_sure = true;
         Ok(())

@@ -10,7 +10,7 @@ use crate::model::{Interner, Snapshot};
 
 use super::codec::Definitions;
 use super::endpoint::{LentRecord, Loan, Spot};
-use super::fs::{Access, Fs, retry};
+use super::fs::{Access, Fs, is_disk_error, retry};
 use super::log::Log;
 use super::record::{Header, Kind, Seed};
 use super::segment::{Cause, FILE_HEADER_LEN, Mark, Segment, samples_through};
@@ -286,9 +286,4 @@ fn find_record<F: Fs>(
         tracing::error!(segment = segment.first, samples, "the end of a segment is damaged; its samples are lost");
     }
     Read::Passed(segment.end)
-}
-
-/// `EIO`, for which Rust has no kind.
-fn is_disk_error(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }

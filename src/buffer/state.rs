@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::durable::{file_name_of, store_value};
 use super::endpoint::{Reason, safe_file_name};
-use super::fs::Fs;
+use super::fs::{Access, Fs};
 use super::log::{Log, blocks};
 use super::pair::{self, Pair, VALUE_MAX_BYTES};
 
@@ -19,7 +19,8 @@ impl<F: Fs> Log<F> {
     /// Replaces the value called `name`.
     ///
     /// # Errors
-    /// When it is longer than 16 MiB, does not fit into `max_bytes`, or the file system says no; the value before is kept.
+    /// When it is longer than 16 MiB, does not fit into `max_bytes`, or the file system says no; then the value before or
+    /// this one is found later.
     pub(super) fn save_state(&mut self, name: &str, value: &[u8]) -> io::Result<()> {
         if value.len() > VALUE_MAX_BYTES {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the state is longer than 16 MiB"));
@@ -44,6 +45,15 @@ impl<F: Fs> Log<F> {
             }
         }
         self.small.insert(file, known.max(size));
+        // Both files unsynced could both be torn. Cursors fit into a sector, so theirs may wait for the timer.
+        let newest = self.states.get(&base).map(Pair::newest_path).filter(|newest| self.dirty.remove(newest));
+        if let Some(newest) = newest {
+            let synced = self.fs.open(&newest, Access::Read).and_then(|file| self.sync_file(&file));
+            if let Err(error) = synced {
+                self.mark_dirty(newest);
+                return Err(error);
+            }
+        }
         let Some(pair) = self.states.get_mut(&base) else { return Err(io::ErrorKind::InvalidFilename.into()) };
         let stored = store_value(&self.fs, &self.options, pair, value, &mut self.names);
         self.store_what_was_lost();

@@ -126,12 +126,20 @@ pub(super) fn with_cause(holes: impl IntoIterator<Item = Hole>, in_memory: &[Hol
             }
             told.extend(lost_range(hole.start, known.start));
             let (start, end) = (known.start.max(hole.start), known.end.min(hole.end));
-            told.push(Hole { start, end, cause: Cause::Memory });
+            join(&mut told, Hole { start, end, cause: Cause::Memory });
             hole.start = end;
         }
         told.extend(lost_range(hole.start, hole.end));
     }
     told
+}
+
+/// Adds a hole behind the others, as one with the last where it goes on from that.
+pub(super) fn join(holes: &mut Vec<Hole>, hole: Hole) {
+    match holes.last_mut() {
+        Some(last) if last.cause == hole.cause && last.end == hole.start => last.end = hole.end,
+        _ => holes.push(hole),
+    }
 }
 
 fn lost_range(start: u64, end: u64) -> Option<Hole> {

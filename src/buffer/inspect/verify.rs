@@ -20,7 +20,7 @@ use super::super::recover::{FileHeader, read_file_header};
 use super::super::segment::{FILE_HEADER_LEN, Segment, file_name, samples_through};
 use super::super::stretch::{Lesson, decode, learn};
 use super::super::walk::{Step, Walk};
-use super::{Damage, DamageKind, Inspection, OtherKind, Verdict, named};
+use super::{DIR_NAME, Damage, DamageKind, Inspection, OtherKind, Verdict, named};
 
 impl Inspection {
     /// Reads and checks everything; `progress` is told the bytes read and the bytes in all.
@@ -175,7 +175,8 @@ impl Check<'_> {
                 let bytes = (offset, Footer::RECORD_LEN as u64);
                 self.found(name, bytes, DamageKind::Footer, None, 0, "the segment's totals contradict its records");
             }
-        } else if is_last && closed && place.skipped == 0 && segment.holes.is_empty() {
+        } else if is_last && closed && place.skipped == 0 && segment.holes.is_empty() && !self.ended_in_memory(segment)
+        {
             let detail = "the log was closed and the segment's totals are not there: its end is cut off or damaged";
             self.found(name, (place.offset, rest), DamageKind::Footer, None, 0, detail);
             return;
@@ -186,6 +187,12 @@ impl Check<'_> {
         } else {
             self.verdict.unfinished_bytes += rest;
         }
+    }
+
+    /// Whether the process that closed the log could not write to it any more, a segment's totals as little as samples.
+    fn ended_in_memory(&self, segment: &Segment) -> bool {
+        let notes = self.inspection.meta.iter();
+        notes.flat_map(|meta| &meta.in_memory).any(|hole| hole.start == segment.end.samples)
     }
 
     fn gap_after(&mut self, index: usize, segment: &Segment) {
@@ -214,12 +221,12 @@ impl Check<'_> {
     /// What was given out after the last segment.
     fn end(&mut self) {
         let inspection = self.inspection;
-        let last = inspection.known.last().map_or(0, |last| last.end.samples);
         // Only what the log knew of before the segments were listed: what came since may simply not have been seen.
         let noted = inspection.meta.as_ref().map_or(0, |meta| meta.end.samples);
-        let (gone, _) = lost_within(inspection.between.iter(), last, noted);
+        let (gone, _) = lost_within(inspection.between.iter(), inspection.written_to, noted);
         if gone > 0 {
-            let name = inspection.known.last().map_or_else(String::new, |last| named(&file_name(last.first)));
+            let last = inspection.known.last();
+            let name = last.map_or_else(|| DIR_NAME.to_owned(), |last| named(&file_name(last.first)));
             let detail = "samples that were appended after the last readable record are gone";
             self.found(&name, (0, 0), DamageKind::Missing, None, gone, detail);
         }
@@ -249,7 +256,8 @@ impl Check<'_> {
     fn small_file(&mut self, path: &Path, base: &str) {
         let Loaded { value, damaged, .. } = Pair::load(&RealFs, path.to_owned());
         let detail = match (&value, damaged) {
-            (None, _) => "neither of its two files can be read: it starts anew",
+            (None, Some(_)) => "neither of its two files can be read: it starts anew",
+            (None, None) => return,
             (Some(value), _) if base.starts_with("cursor-") && name_in_cursor(value).is_none() => "it is not a cursor",
             (Some(_), Some(_)) => "one of its two files is damaged: it may be a step behind",
             (Some(_), None) => return,
@@ -259,6 +267,10 @@ impl Check<'_> {
     }
 
     fn quarantine(&mut self) {
+        // One may just be being written.
+        if self.inspection.holder.may_write() {
+            return;
+        }
         // What cannot be listed holds nothing back and is told by whoever asks for it.
         for file in self.inspection.quarantine().unwrap_or_default() {
             let (samples, detail) = match &file.content {

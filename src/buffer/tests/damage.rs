@@ -249,3 +249,34 @@ fn with_its_notes_and_the_only_file_header_damaged_a_log_still_knows_which_store
     assert_eq!((ledger(&log, 0).delivered, ledger(&log, 0).corrupt), (3, 0));
     assert_eq!(drain(&mut log, 0, ALL), [snapshot(2, 3)]);
 }
+
+#[test]
+fn a_cursor_that_another_store_left_does_not_cost_the_segments() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let options_here = options(dir.path(), &["b"]);
+    let mut log = open(&options_here);
+    append(&mut log, &snapshot(1, 5));
+    append(&mut log, &snapshot(2, 5));
+    let lease = log.next(0, ONE).unwrap();
+    ack(&mut log, 0, &lease);
+    drop(log);
+    // Enough of them that the order of the ids does not decide.
+    for name in ["a", "c", "d", "e", "f", "g"] {
+        let there = options(&other.path().join(name), &[name]);
+        drop(open(&there));
+        for entry in std::fs::read_dir(&there.dir).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_name().to_str().unwrap().starts_with("cursor-") {
+                std::fs::copy(entry.path(), options_here.dir.join(entry.file_name())).unwrap();
+            }
+        }
+    }
+    for name in ["log.0", "log.1"] {
+        std::fs::remove_file(options_here.dir.join(name)).ok();
+    }
+    let segment = segment_files(&options_here).remove(0);
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[20] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    assert_eq!(drain(&mut open(&options_here), 0, ALL), [snapshot(2, 5)]);
+}

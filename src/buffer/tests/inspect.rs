@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::super::inspect::{DamageKind, Inspection};
-use super::super::segment::file_name;
 use super::sim::Rng;
 use super::*;
 
@@ -104,6 +103,14 @@ fn a_cursor_that_contradicts_the_segments_is_not_believed_from_outside_either() 
     assert!(ledger.balances());
 }
 
+/// Keeps the next segment from being made: a directory has its name. Cursors and notes are written all the same, as on a
+/// full disk.
+fn block_the_next_segment<F: Fs>(log: &Log<F>) -> std::path::PathBuf {
+    let path = log.segment_path(log.next_place().seq + 1);
+    std::fs::create_dir(&path).unwrap();
+    path
+}
+
 #[test]
 fn what_was_in_memory_when_a_process_ended_is_told_as_that_and_not_as_damage() {
     let dir = tempfile::tempdir().unwrap();
@@ -112,10 +119,8 @@ fn what_was_in_memory_when_a_process_ended_is_told_as_that_and_not_as_damage() {
     append(&mut log, &snapshot(1, 5));
     log.close(Instant::now());
     drop(log);
-    // No segment can be made where a directory has its name; cursors and notes are written all the same, as on a full disk.
-    let blocked = options.dir.join(file_name(1 + options.ahead + 1));
     let mut log = open(&options);
-    std::fs::create_dir(&blocked).unwrap();
+    let blocked = block_the_next_segment(&log);
     assert!(!append(&mut log, &snapshot(2, 5)).durable);
     assert!(!append(&mut log, &snapshot(3, 5)).durable);
     let lease = log.next(1, Limits { instants_max: 2, ..ALL }).unwrap();
@@ -134,6 +139,8 @@ fn what_was_in_memory_when_a_process_ended_is_told_as_that_and_not_as_damage() {
     assert_eq!(seen.verify(&mut |_, _| ()).damages, []);
     let mut log = open(&options);
     assert_eq!(log.status().damage_found_total, 0);
+    let beside_it = Inspection::open(dir.path()).unwrap();
+    assert_eq!(beside_it.endpoint("a").unwrap().ledger, ledger(&log, 0));
     append(&mut log, &snapshot(4, 5));
     drop(log);
     let mut log = open(&options);
@@ -213,8 +220,6 @@ fn damage_in_the_quarantine_is_found_and_a_file_that_was_never_written_is_none()
     log.close(Instant::now());
     drop(log);
     std::fs::write(options.dir.join("cursor-full-0000000000000000.1"), b"").unwrap();
-    assert_eq!(damages(dir.path()).len(), 1, "a cursor of which nothing is there starts anew");
-    std::fs::remove_file(options.dir.join("cursor-full-0000000000000000.1")).unwrap();
     assert_eq!(damages(dir.path()), []);
     let [file] = &Inspection::open(dir.path()).unwrap().quarantine().unwrap()[..] else { panic!("one file") };
     let path = dir.path().join(&file.name);
@@ -222,4 +227,102 @@ fn damage_in_the_quarantine_is_found_and_a_file_that_was_never_written_is_none()
     std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
     let found = damages(dir.path());
     assert_eq!((found[0].0.as_str(), found[0].1), (file.name.as_str(), DamageKind::Quarantine));
+}
+
+#[test]
+fn what_was_lent_from_the_disk_together_with_memory_is_there_after_the_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path(), &["a"]);
+    let mut log = open(&options);
+    append(&mut log, &snapshot(1, 5));
+    log.close(Instant::now());
+    drop(log);
+    let mut log = open(&options);
+    let blocked = block_the_next_segment(&log);
+    append(&mut log, &snapshot(2, 5));
+    assert_eq!(log.next(0, ALL).unwrap().snapshots.len(), 2);
+    log.close(Instant::now());
+    check(&log);
+    drop(log);
+    std::fs::remove_dir(&blocked).unwrap();
+    let mut log = open(&options);
+    assert_eq!((ledger(&log, 0).pending, ledger(&log, 0).evicted.memory, ledger(&log, 0).corrupt), (5, 5, 0));
+    assert_eq!(drain(&mut log, 0, ALL), [snapshot(1, 5)]);
+}
+
+#[test]
+fn however_often_a_process_ends_on_a_full_disk_what_was_in_memory_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path(), &["a"]);
+    let mut log = open(&options);
+    append(&mut log, &snapshot(1, 5));
+    log.close(Instant::now());
+    drop(log);
+    for at in 2..20 {
+        let mut log = open(&options);
+        block_the_next_segment(&log);
+        append(&mut log, &snapshot(at, 5));
+        log.close(Instant::now());
+        let ledger = ledger(&log, 0);
+        assert_eq!((ledger.evicted.memory, ledger.corrupt), (5 * u64::from(at - 1), 0));
+    }
+}
+
+#[test]
+fn a_segment_that_could_not_be_finished_before_samples_ended_in_memory_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path(), &["a"]);
+    let mut log = open(&options);
+    append(&mut log, &snapshot(1, 5));
+    // Another file in its place: this one is left without totals.
+    let path = segment_files(&options).remove(0);
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, bytes).unwrap();
+    block_the_next_segment(&log);
+    assert!(!append(&mut log, &snapshot(2, 5)).durable);
+    log.close(Instant::now());
+    drop(log);
+    assert_eq!(damages(dir.path()), []);
+}
+
+#[test]
+fn what_was_delivered_to_all_but_an_endpoint_that_is_no_more_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(&options(dir.path(), &BOTH));
+    append(&mut log, &snapshot(1, 20));
+    log.close(Instant::now());
+    drop(log);
+    let mut log = open(&options(dir.path(), &["a"]));
+    append(&mut log, &snapshot(2, 20));
+    drain(&mut log, 0, ALL);
+    log.close(Instant::now());
+    drop(log);
+    let seen = Inspection::open(dir.path()).unwrap();
+    assert_eq!((seen.segments.len(), &seen.waited_for[..]), (0, &[("b".to_owned(), 40)][..]));
+    assert_eq!(damages(dir.path()), []);
+}
+
+#[test]
+fn a_file_of_the_quarantine_that_is_just_being_written_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path(), &["a"]);
+    let log = open(&options);
+    std::fs::create_dir_all(options.dir.join("quarantine")).unwrap();
+    std::fs::write(options.dir.join("quarantine/0000000000000001-00000000.q"), b"").unwrap();
+    assert_eq!(damages(dir.path()), []);
+    drop(log);
+    assert_eq!(damages(dir.path()).len(), 1);
+}
+
+#[test]
+fn a_start_that_appends_nothing_gives_no_position_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path(), &["a"]);
+    let mut log = open(&options);
+    append(&mut log, &snapshot(1, 5));
+    log.close(Instant::now());
+    drop(log);
+    open(&options).close(Instant::now());
+    assert_eq!(Inspection::open(dir.path()).unwrap().tail.map(Position::number), Some(1));
 }

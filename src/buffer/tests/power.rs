@@ -393,3 +393,47 @@ fn on_a_full_disk_a_lower_bound_holds_from_the_start_also_when_an_endpoint_is_ne
     assert_eq!((ledger(&log, 0).evicted.size, ledger(&log, 1).evicted.size), (evicted, evicted));
     assert_eq!((ledger(&log, 0).corrupt, ledger(&log, 1).corrupt), (0, 0));
 }
+
+#[test]
+fn a_state_whose_file_s_name_was_not_synced_survives_the_next_save_and_a_power_cut() {
+    for (nth, then, seed) in
+        (1..8).flat_map(|nth| (14..24).flat_map(move |then| (0..40).map(move |seed| (nth, then, seed))))
+    {
+        let (fs, options, mut log) = simulated(1024);
+        log.save_state("x", b"first").unwrap();
+        fs.set(Some(Fault::DieAt { nth }));
+        drop(log.save_state("x", b"second"));
+        drop(log);
+        fs.crash();
+        fs.set(Some(Fault::All { op: Op::Sync, errno: EIO }));
+        let mut log = Log::open(fs.clone(), options.clone()).unwrap();
+        fs.set(Some(Fault::DieAt { nth: then }));
+        drop(log.save_state("x", b"third"));
+        drop(log);
+        fs.crash();
+        fs.set(None);
+        fs.power_loss(seed);
+        let found = Log::open(fs, options).unwrap().load_state("x");
+        let known = found.is_some_and(|value| value == b"first" || value == b"second" || value == b"third");
+        assert!(known, "killed in operation {nth}, then in {then}, seed {seed}");
+    }
+}
+
+#[test]
+fn a_state_saved_twice_between_two_syncs_by_the_timer_is_not_lost_to_a_power_cut() {
+    for seed in 0..100 {
+        let (fs, options, log) = simulated(1024);
+        drop(log);
+        let options = LogOptions { sync: SyncPolicy::Interval(Duration::from_secs(20)), ..options };
+        let mut log = Log::open(fs.clone(), options.clone()).unwrap();
+        for value in 1..=2 {
+            log.save_state("x", &[value; 3000]).unwrap();
+            log.sync_dirty(Instant::now());
+        }
+        log.save_state("x", &[3; 3000]).unwrap();
+        log.save_state("x", &[4; 3000]).unwrap();
+        drop(log);
+        fs.power_loss(seed);
+        assert!(Log::open(fs, options).unwrap().load_state("x").is_some(), "seed {seed}");
+    }
+}

@@ -198,7 +198,7 @@ impl Import<'_> {
         };
         self.memory.intent = Some(Intent {
             store: store.clone(),
-            first: self.upkeep.log.end.seq + 1,
+            first: self.upkeep.log.next_place().seq + 1,
             snapshots: batch.iter().map(outline).collect(),
         });
         self.remember()?;
@@ -271,6 +271,8 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::super::carry;
+    use super::super::super::inspect::{Inspection, Selection};
     use super::*;
 
     proptest! {
@@ -295,5 +297,33 @@ mod tests {
         assert_eq!(known.ranges.len(), RANGES_MAX);
         assert!((0..3 * RANGES_MAX as u64).all(|index| !known.has(index * 2)));
         assert!(known.has(6 * RANGES_MAX as u64 - 1), "the newest is remembered");
+    }
+
+    #[test]
+    fn what_an_interrupted_import_never_appended_is_not_said_to_be_doubled() {
+        let options = |dir: &std::path::Path| crate::buffer::Options {
+            path: dir.to_owned(),
+            max_bytes: 16 << 20,
+            max_age: None,
+            min_free: Some(0),
+            sync: crate::buffer::SyncPolicy::Never,
+            endpoints: vec!["a".to_owned()],
+        };
+        let (source, hub) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        Upkeep::open(options(source.path())).unwrap().close();
+        let file = source.path().join("x.ohx");
+        let inspection = Inspection::open(source.path()).unwrap();
+        let mut out = Vec::new();
+        carry::export(&inspection, Selection::default(), Timestamp::from_millis(1), &mut out, &mut |_, _| ()).unwrap();
+        std::fs::write(&file, out).unwrap();
+        let mut upkeep = Upkeep::open(options(hub.path())).unwrap();
+        let first = upkeep.log.next_place().seq + 1;
+        let intent = Intent { store: "00".to_owned(), first, snapshots: vec![(1, 1, 5), (2, 2, 5)] };
+        let memory = Memory { imports: 1, stores: BTreeMap::new(), intent: Some(intent) };
+        upkeep.log.save_state(STATE, &serde_json::to_vec(&memory).unwrap()).unwrap();
+        drop(upkeep);
+        let mut upkeep = Upkeep::open(options(hub.path())).unwrap();
+        let imported = upkeep.import(&ExportFile::open(&file).unwrap(), false, &mut |_, _| ());
+        assert_eq!(imported.maybe_doubled, 0);
     }
 }

@@ -75,7 +75,7 @@ pub(in crate::cli) struct ImportOptions {
 
 pub(super) fn export(options: &ExportOptions) -> Result<Exit, Exit> {
     // With --purge, the file before may hold samples that are nowhere else.
-    if !options.overwrite && !is_stdio(&options.file) && options.file.exists() {
+    if !options.overwrite && is_there(&options.file) {
         let file = options.file.display();
         complain(&format_args!("{file} is there already; name another file, or replace it with --overwrite"));
         return Err(Exit::Usage);
@@ -94,7 +94,7 @@ pub(super) fn export(options: &ExportOptions) -> Result<Exit, Exit> {
     };
     let selection = Selection { from: Some(passed + 1), ..Selection::default() };
     let mut progress = Progress::new("exporting");
-    let written = write(&options.file, &inspection, selection, &mut progress);
+    let written = write(options, &inspection, selection, &mut progress);
     drop(progress);
     let exported =
         written.map_err(|error| failed(&format_args!("{} cannot be written: {error}", named(&options.file))))?;
@@ -142,6 +142,10 @@ fn is_stdio(file: &Path) -> bool {
     file.as_os_str() == "-"
 }
 
+fn is_there(file: &Path) -> bool {
+    !is_stdio(file) && file.symlink_metadata().is_ok()
+}
+
 fn named(file: &Path) -> String {
     if is_stdio(file) { "stdout".to_owned() } else { file.display().to_string() }
 }
@@ -151,7 +155,13 @@ fn range(instants: Option<(Timestamp, Timestamp)>) -> String {
 }
 
 /// Writes a file that is either not there or whole: under another name first, forced to the disk, then renamed.
-fn write(file: &Path, inspection: &Inspection, selection: Selection, progress: &mut Progress) -> io::Result<Exported> {
+fn write(
+    options: &ExportOptions,
+    inspection: &Inspection,
+    selection: Selection,
+    progress: &mut Progress,
+) -> io::Result<Exported> {
+    let file = options.file.as_path();
     let now = Clock::system().now();
     let mut told = |done, total| progress.bytes(done, total);
     if is_stdio(file) {
@@ -165,6 +175,10 @@ fn write(file: &Path, inspection: &Inspection, selection: Selection, progress: &
     out.flush()?;
     drop(out);
     temporary.as_file().sync_all()?;
+    // Asked again, because that took a while; not every file system of a stick can do both at once.
+    if !options.overwrite && is_there(file) {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
     temporary.persist(file).map_err(|error| error.error)?;
     File::open(parent)?.sync_all()?;
     Ok(exported)
