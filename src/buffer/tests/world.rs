@@ -100,6 +100,8 @@ pub(super) struct World {
     /// Worse than single flipped bits happened: no bound on `corrupt`.
     wrecked: bool,
     files_were_cut: bool,
+    /// One of two files of a cursor may not be whole, so that a write that fails may tear the other.
+    notes_were_flipped: bool,
     /// Samples whose loss nobody can notice: the last record of a killed process with a flipped bit in its header.
     unnoticed_samples: u64,
     largest_samples: u64,
@@ -136,6 +138,7 @@ impl World {
             flipped: BTreeSet::new(),
             wrecked: false,
             files_were_cut: false,
+            notes_were_flipped: false,
             unnoticed_samples: 0,
             largest_samples: 0,
             state: None,

@@ -22,6 +22,7 @@ impl World {
                 let notes: Vec<PathBuf> = notes.collect();
                 let Some(path) = file.checked_rem(notes.len()).map(|index| &notes[index]) else { return };
                 self.wrecked = true;
+                self.notes_were_flipped = true;
                 self.state = None;
                 self.fs.flip(path, bit % (self.fs.len_of(path) * 8).max(1));
                 let is_cursor = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("cursor-"));

@@ -77,7 +77,7 @@ impl World {
     /// I6: whatever lies there; what fails now is the file system, and it was told to be well.
     pub(super) fn open_always_succeeds(&mut self) {
         let clean = std::mem::replace(&mut self.clean_life, true);
-        self.forget_who_never_got_a_cursor();
+        self.forget_who_has_no_cursor();
         self.options.ahead = 1 + Rng(self.restarts.into()).next() % (1 << 20);
         if self.faults_outlive_the_process && self.fs.faulty() {
             self.log = Log::open(self.fs.clone(), self.options.clone()).ok();
@@ -111,9 +111,10 @@ impl World {
     }
 
     /// On a full disk an endpoint may never have got a cursor: once it is configured no more, it is as good as one that
-    /// nobody has ever known.
-    fn forget_who_never_got_a_cursor(&mut self) {
-        for (name, seen) in self.seen.iter_mut().filter(|(_, seen)| seen.was_away) {
+    /// nobody has ever known. So is one whose cursor was flipped in one file and torn in the other.
+    fn forget_who_has_no_cursor(&mut self) {
+        let notes_were_flipped = self.notes_were_flipped;
+        for (name, seen) in self.seen.iter_mut().filter(|(_, seen)| seen.was_away || notes_were_flipped) {
             let base = cursor_path(&self.options.dir, name);
             if self.fs.peek(|fs| Pair::load(fs, base)).value.is_none() {
                 seen.owed.clear();
