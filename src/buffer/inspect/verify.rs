@@ -257,10 +257,9 @@ impl Check<'_> {
         let Loaded { value, damaged, .. } = Pair::load(&RealFs, path.to_owned());
         let detail = match (&value, damaged) {
             (None, Some(_)) => "neither of its two files can be read: it starts anew",
-            (None, None) => return,
             (Some(value), _) if base.starts_with("cursor-") && name_in_cursor(value).is_none() => "it is not a cursor",
             (Some(_), Some(_)) => "one of its two files is damaged: it may be a step behind",
-            (Some(_), None) => return,
+            (_, None) => return,
         };
         let file = damaged.map_or(0, |Damaged { file }| file);
         self.found(&named(&format!("{base}.{file}")), (0, 0), DamageKind::SmallFile, None, 0, detail);
