@@ -3,13 +3,14 @@
 //! A value is replaced as a whole, in place, and reads as absent when it is damaged. It counts towards `max_bytes`.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::durable::{file_name_of, store_value};
 use super::endpoint::{Reason, safe_file_name};
 use super::fs::{Access, Fs};
 use super::log::{Log, blocks};
 use super::pair::{self, Pair, VALUE_MAX_BYTES};
+use super::status::Operation;
 
 impl<F: Fs> Log<F> {
     fn state_base(&self, name: &str) -> PathBuf {
@@ -29,6 +30,7 @@ impl<F: Fs> Log<F> {
         if !self.states.contains_key(&base) {
             self.states.insert(base.clone(), Pair::load(&self.fs, base.clone()).pair);
         }
+        self.settle_newest(&base);
         let target = self.states.get(&base).map(Pair::next_path);
         let Some(file) = target.as_deref().and_then(file_name_of) else {
             return Err(io::ErrorKind::InvalidFilename.into());
@@ -45,26 +47,27 @@ impl<F: Fs> Log<F> {
             }
         }
         self.small.insert(file, known.max(size));
-        // Both files unsynced could both be torn. Cursors fit into a sector, so theirs may wait for the timer.
-        let newest = self.states.get(&base).map(Pair::newest_path).filter(|newest| self.dirty.remove(newest));
-        if let Some(newest) = newest {
-            let synced = self.fs.open(&newest, Access::Read).and_then(|file| self.sync_file(&file));
-            if let Err(error) = synced {
-                self.mark_dirty(newest);
-                return Err(error);
-            }
-        }
         let Some(pair) = self.states.get_mut(&base) else { return Err(io::ErrorKind::InvalidFilename.into()) };
         let stored = store_value(&self.fs, &self.options, pair, value, &mut self.names);
         self.store_what_was_lost();
         let (path, file) = stored?;
         let durable = self.make_durable(path, &file);
-        if durable.is_err()
-            && let Some(pair) = self.states.get_mut(&base)
-        {
-            pair.step_back();
+        if durable.is_err() {
+            self.states.entry(base).and_modify(Pair::step_back);
         }
         durable
+    }
+
+    /// Both files unsynced could both be torn: what the timer has yet to force to the disk is forced there now. Where that
+    /// fails, the next value goes over it and leaves the one before alone. (A cursor fits into a sector, so it may wait.)
+    fn settle_newest(&mut self, base: &Path) {
+        let newest = self.states.get(base).map(Pair::newest_path).filter(|newest| self.dirty.remove(newest));
+        let Some(newest) = newest else { return };
+        let synced = self.fs.open(&newest, Access::Read).and_then(|file| self.sync_file(&file));
+        if let Err(error) = synced {
+            self.note_error(Operation::Sync, &error);
+            self.states.entry(base.to_owned()).and_modify(Pair::step_back);
+        }
     }
 
     /// The value called `name`.
