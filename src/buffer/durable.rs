@@ -107,7 +107,7 @@ impl<F: Fs> Log<F> {
     pub(super) fn store_cursor(&mut self, index: usize) -> bool {
         let endpoint = &mut self.endpoints[index];
         let value = endpoint.encode(self.store_id);
-        let stored = store_value(&self.fs, &self.options, &mut endpoint.pair, &value, &mut self.names);
+        let stored = store_small(&self.fs, &self.options, &mut endpoint.pair, &value, &mut self.names);
         let is_kept = self.stored(stored, |log| &mut log.endpoints[index].pair);
         self.endpoints[index].is_saved = is_kept;
         self.store_what_was_lost();
@@ -124,7 +124,7 @@ impl<F: Fs> Log<F> {
     pub(super) fn store_meta(&mut self, ending: Ending) -> bool {
         let in_memory = self.between.iter().filter(|hole| hole.cause == Cause::Memory).copied().collect();
         let meta = Meta { store_id: self.store_id, end: self.end, last_at: self.last_at, ending, in_memory };
-        let stored = store_value(&self.fs, &self.options, &mut self.meta, &meta.encode(), &mut self.names);
+        let stored = store_small(&self.fs, &self.options, &mut self.meta, &meta.encode(), &mut self.names);
         let is_kept = self.stored(stored, |log| &mut log.meta);
         self.store_what_was_lost();
         is_kept
@@ -224,6 +224,20 @@ impl<F: Fs> Log<F> {
         tracing::warn!(path = %path.display(), %error,
             "the disk failed to keep what was written; writing it again to a new file; check the disk");
     }
+}
+
+/// Writes a cursor or the notes: both of its files are counted towards the bound from the start, and made at once.
+fn store_small<F: Fs>(
+    fs: &F,
+    options: &LogOptions,
+    pair: &mut Pair,
+    value: &[u8],
+    names: &mut Names,
+) -> io::Result<(PathBuf, F::File)> {
+    if pair.reserve(fs, value) {
+        names.are_synced = false;
+    }
+    store_value(fs, options, pair, value, names)
 }
 
 /// Writes `value`, making the directory again where somebody removed it.

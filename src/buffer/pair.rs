@@ -29,6 +29,8 @@ pub(super) struct Pair {
     /// Whether that value is as durable as it was meant to be. What another process left may be in the page cache only: it
     /// was killed before its sync, or its sync failed.
     is_sure: bool,
+    /// Whether [`Pair::reserve`] has nothing left to do.
+    is_reserved: bool,
 }
 
 /// What was found on disk.
@@ -87,12 +89,13 @@ impl Pair {
             generation = generation.saturating_add(GENERATION_JUMP).min(u64::MAX / 2 - 1);
         }
         let is_sure = newest.is_none();
-        Loaded { pair: Self { base, generation, is_sure }, value: newest.map(|(_, value)| value), damaged }
+        let pair = Self { base, generation, is_sure, is_reserved: false };
+        Loaded { pair, value: newest.map(|(_, value)| value), damaged }
     }
 
     /// Whether the file that the next value goes to was never written: the disk must have room for it.
     pub(super) fn is_file_missing<F: Fs>(&self, fs: &F) -> bool {
-        read_frame(fs, &self.next_path()).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        is_missing(fs, &self.next_path())
     }
 
     /// The file the next value goes to.
@@ -153,6 +156,19 @@ impl Pair {
         Ok(file)
     }
 
+    /// Makes the file that the value after the next one goes to while there is room for it, so that a disk that is full by
+    /// then takes that value. In it is `value`, the next one, as an older one. Returns whether a file was made.
+    pub(super) fn reserve<F: Fs>(&mut self, fs: &F, value: &[u8]) -> bool {
+        if self.is_reserved || !is_missing(fs, &self.newest_path()) {
+            self.is_reserved = true;
+            return false;
+        }
+        let older = frame(self.generation, value);
+        let made = fs.open(&self.newest_path(), Access::Overwrite).and_then(|file| fs.write_all_at(&file, &older, 0));
+        self.is_reserved = made.is_ok();
+        true
+    }
+
     /// What was stored last may not be on the disk: the next value goes to the same file, so that the value before, which
     /// is, stays whole.
     pub(super) fn step_back(&mut self) {
@@ -172,6 +188,10 @@ fn frame(generation: u64, value: &[u8]) -> Vec<u8> {
     frame.extend_from_slice(&crc.to_le_bytes());
     frame.extend_from_slice(value);
     frame
+}
+
+fn is_missing<F: Fs>(fs: &F, path: &Path) -> bool {
+    read_frame(fs, path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// `None` where the file is not whole, `NotFound` where none was ever written.

@@ -395,6 +395,23 @@ fn on_a_full_disk_a_lower_bound_holds_from_the_start_also_when_an_endpoint_is_ne
 }
 
 #[test]
+fn a_disk_that_others_fill_in_the_first_life_still_takes_what_was_acknowledged_and_what_ended_in_memory() {
+    let (fs, options, mut log) = simulated(1024);
+    fs.set_capacity(64 << 20);
+    fs.set_others(64 << 20);
+    append(&mut log, &snapshot(1, 5));
+    append(&mut log, &snapshot(2, 5));
+    let lease = log.next(0, Limits { instants_max: 1, ..ALL }).unwrap();
+    ack(&mut log, 0, &lease);
+    log.close(Instant::now());
+    drop(log);
+    fs.set_others(0);
+    let log = Log::open(fs, options).unwrap();
+    let ledger = ledger(&log, 0);
+    assert_eq!((ledger.pending, ledger.evicted.memory, ledger.corrupt), (0, 5, 0));
+}
+
+#[test]
 fn a_state_whose_file_s_name_was_not_synced_survives_the_next_save_and_a_power_cut() {
     for (nth, then, seed) in
         (1..8).flat_map(|nth| (14..24).flat_map(move |then| (0..40).map(move |seed| (nth, then, seed))))
