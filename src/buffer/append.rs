@@ -162,18 +162,20 @@ impl<F: Fs> Log<F> {
                 frame => frame?,
             };
             let file_len = len + frame.bytes.len() as u64 + Footer::RECORD_LEN as u64;
-            if holds_records && file_len > self.options.segment_bytes {
-                self.seal_once(&mut was_sealed, now)?;
-                continue;
-            }
+            let is_file_full = holds_records && file_len > self.options.segment_bytes;
             let used = self.used_bytes() + blocks(file_len) - accounted;
             // With nothing to give up, only the bound itself counts.
             let bound = if self.segments.is_empty() { self.options.max_bytes } else { self.bound_bytes() };
-            if file_len <= SEGMENT_MAX_BYTES && used <= bound {
+            if !is_file_full && file_len <= SEGMENT_MAX_BYTES && used <= bound {
                 return Ok((frame, fresh));
             }
+            // Whatever comes now, what the frame defines has not been written.
             if let Some(active) = &mut self.active {
                 active.draft.take_back(&frame);
+            }
+            if is_file_full {
+                self.seal_once(&mut was_sealed, now)?;
+                continue;
             }
             // What would not even fit into an empty buffer must not cost what is in it.
             let alone = SEGMENT_OVERHEAD_BYTES + frame.bytes.len() as u64;

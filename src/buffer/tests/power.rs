@@ -395,6 +395,25 @@ fn on_a_full_disk_a_lower_bound_holds_from_the_start_also_when_an_endpoint_is_ne
 }
 
 #[test]
+fn series_of_a_snapshot_that_found_its_file_full_and_no_sync_that_works_are_defined_when_it_is_written() {
+    let (fs, options, log) = simulated(128);
+    drop(log);
+    let options = LogOptions { sync: SyncPolicy::Interval(Duration::from_secs(20)), ..options };
+    let mut log = Log::open(fs.clone(), options.clone()).unwrap();
+    fs.set(Some(Fault::All { op: Op::Sync, errno: EIO }));
+    let now = Instant::now();
+    log.append(snapshot(1, 1), now).unwrap();
+    assert!(!log.append(snapshot(2, 134), now).unwrap().durable);
+    log.tick(now + Duration::from_secs(1));
+    fs.set(None);
+    log.append(snapshot(3, 2), now).unwrap();
+    log.tick(now + Duration::from_secs(60));
+    drop(log);
+    let mut log = Log::open(fs, options).unwrap();
+    assert_eq!(drain(&mut log, 0, ALL), [snapshot(1, 1), snapshot(2, 134), snapshot(3, 2)]);
+}
+
+#[test]
 fn a_disk_that_others_fill_in_the_first_life_still_takes_what_was_acknowledged_and_what_ended_in_memory() {
     let (fs, options, mut log) = simulated(1024);
     fs.set_capacity(64 << 20);
