@@ -11,7 +11,7 @@ use super::draft::Item;
 use super::endpoint::Reason;
 use super::fs::Fs;
 use super::log::{Log, lost_of};
-use super::ring::Held;
+use super::ring::{Held, Waiting};
 use super::status::Operation;
 use super::survey::join;
 
@@ -37,7 +37,7 @@ impl<F: Fs> Log<F> {
 
     /// Gives up the oldest snapshots in memory until the rest is within bounds.
     pub(super) fn bound_ring(&mut self) {
-        if self.ring.is_over() && self.ring.gap().is_none() {
+        if self.ring.is_over() && self.ring.gaps().next().is_none() {
             tracing::error!(path = %self.options.dir.display(),
                 "memory for samples that cannot be written to disk is full: oldest dropped; check space, permissions and mount");
         }
@@ -58,9 +58,8 @@ impl<F: Fs> Log<F> {
         while self.ring.front().is_some() {
             self.drop_held();
         }
-        if let Some(gap) = self.ring.gap() {
+        while let Some(Waiting::Gap(gap)) = self.ring.pop() {
             join(&mut self.between, gap.hole());
-            self.ring.forget_gap();
         }
     }
 
@@ -96,33 +95,28 @@ impl<F: Fs> Log<F> {
         if self.ring.is_idle() {
             return self.ring.recovered();
         }
-        loop {
-            let result = if let Some(gap) = self.ring.gap() {
-                let written = self.write(Item::Skip { before: gap.before, after: gap.after, at: gap.at }, now);
-                if written.is_ok() {
-                    self.ring.forget_gap();
-                }
-                written
-            } else if let Some(held) = self.ring.pop() {
-                let written = self.write(Item::Snapshot { before: held.before, snapshot: &held.snapshot }, now);
-                if written.is_err() {
-                    self.ring.put_back(held);
-                }
-                written
-            } else {
-                break;
-            };
-            match result {
-                Ok(()) => {}
-                Err(WriteError::TooLarge) if self.ring.front().is_some() && self.ring.gap().is_none() => {
+        while let Some(waiting) = self.ring.pop() {
+            let Err(error) = self.write(item(&waiting), now) else { continue };
+            let is_snapshot = matches!(waiting, Waiting::Held(_));
+            self.ring.put_back(waiting);
+            match error {
+                WriteError::TooLarge if is_snapshot => {
                     tracing::error!(path = %self.options.dir.display(), "a snapshot in memory is too large for the disk; dropped");
                     self.drop_held();
                 }
-                Err(WriteError::TooLarge) => return self.degrade(&io::ErrorKind::StorageFull.into(), now),
-                Err(WriteError::Io(error) | WriteError::InDoubt(error)) => return self.degrade(&error, now),
+                WriteError::TooLarge => return self.degrade(&io::ErrorKind::StorageFull.into(), now),
+                WriteError::Io(error) | WriteError::InDoubt(error) => return self.degrade(&error, now),
             }
         }
         self.ring.recovered();
         tracing::info!(path = %self.options.dir.display(), "the buffer writes to disk again");
+    }
+}
+
+/// As what it is written.
+pub(super) fn item(waiting: &Waiting) -> Item<'_> {
+    match waiting {
+        Waiting::Held(held) => Item::Snapshot { before: held.before, snapshot: &held.snapshot },
+        Waiting::Gap(gap) => Item::Skip { before: gap.before, after: gap.after, at: gap.at },
     }
 }

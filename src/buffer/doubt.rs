@@ -13,10 +13,10 @@ use crate::model::{Snapshot, Timestamp};
 
 use super::active::Active;
 use super::append::WriteError;
-use super::draft::Item;
+use super::degraded::item;
 use super::fs::Fs;
 use super::log::Log;
-use super::ring::Held;
+use super::ring::{Gap, Held, Waiting};
 use super::segment::Mark;
 
 /// What of it is remembered; of more, only the newest.
@@ -88,34 +88,47 @@ impl<F: Fs> Log<F> {
     pub(super) fn rewrite_in_doubt(&mut self, active: Active<F>, now: Instant) -> Result<(), WriteError> {
         let first = active.first();
         let doubt = self.in_doubt.take(first);
+        let mut rest = VecDeque::new();
         if let (Some(oldest), Some(segment)) = (doubt.front(), self.segments.back_mut()) {
-            segment.cut_back(oldest.len, oldest.held.before, oldest.newest_at);
+            let (len, before, newest_at) = (oldest.len, oldest.held.before, oldest.newest_at);
+            rest = with_gaps(doubt, segment.end, segment.newest_at);
+            segment.cut_back(len, before, newest_at);
             // Best effort: what stays behind is found again at the next start and recognised as a double.
-            drop(self.fs.truncate(&active.file, oldest.len));
+            drop(self.fs.truncate(&active.file, len));
         }
         self.active = Some(active);
         self.abandon();
         self.forget_spots(first);
-        let mut rest: VecDeque<Held> = doubt.into_iter().map(|written| written.held).collect();
-        let mut end = rest.front().map_or(Mark::default(), |oldest| oldest.before);
-        while let Some(held) = rest.pop_front() {
-            // What memory had dropped between two of them is said again too.
-            let gap = Item::Skip { before: end, after: held.before, at: held.snapshot.at };
-            let snapshot = Item::Snapshot { before: held.before, snapshot: &held.snapshot };
-            let skipped = if end == held.before { Ok(()) } else { self.write(gap, now) };
-            end = held.after();
-            let error = match skipped.and_then(|()| self.write(snapshot, now)) {
+        while let Some(waiting) = rest.pop_front() {
+            let error = match self.write(item(&waiting), now) {
                 Ok(()) => continue,
                 Err(WriteError::Io(error) | WriteError::InDoubt(error)) => error,
                 Err(WriteError::TooLarge) => io::ErrorKind::StorageFull.into(),
             };
             self.degrade(&error, now);
-            for held in std::iter::once(held).chain(rest) {
-                self.ring.put_back(held);
+            for waiting in std::iter::once(waiting).chain(rest) {
+                self.ring.put_back(waiting);
             }
             self.bound_ring();
             return Err(WriteError::Io(error));
         }
         Ok(())
     }
+}
+
+/// What has to be written again, up to `until`: what memory had dropped between the snapshots is said again too.
+fn with_gaps(doubt: VecDeque<Written>, until: Mark, newest_at: Timestamp) -> VecDeque<Waiting> {
+    let mut all = VecDeque::new();
+    let mut end = doubt.front().map_or(until, |oldest| oldest.held.before);
+    for Written { held, .. } in doubt {
+        if held.before != end {
+            all.push_back(Waiting::Gap(Gap { before: end, after: held.before, at: held.snapshot.at }));
+        }
+        end = held.after();
+        all.push_back(Waiting::Held(held));
+    }
+    if until != end {
+        all.push_back(Waiting::Gap(Gap { before: end, after: until, at: newest_at }));
+    }
+    all
 }

@@ -83,7 +83,7 @@ pub struct SegmentView {
 
 impl SegmentView {
     fn of(Seen { segment, torn_bytes }: &Seen) -> Self {
-        let (damage, memory) = lost_within(segment.holes.iter(), segment.start, segment.end.samples);
+        let (damage, memory) = lost_within(segment.holes.iter().copied(), segment.start, segment.end.samples);
         Self {
             name: named(&file_name(segment.first)),
             positions: (segment.first, segment.end.seq),
@@ -260,10 +260,10 @@ impl Inspection {
     fn endpoint_status(&self, endpoint: Endpoint) -> EndpointStatus {
         let place = endpoint.place;
         let holes = self.between.iter().chain(self.known.iter().flat_map(|segment| &segment.holes));
-        let (corrupt, memory) = lost_within(holes, place.samples, u64::MAX);
+        let (corrupt, memory) = lost_within(holes.copied(), place.samples, u64::MAX);
         let readable: u64 = self.known.iter().map(|segment| segment.readable_after(place.samples)).sum();
         let written = self.known.last().map_or(0, |last| last.end.samples).max(place.samples);
-        let ended_in_memory = lost_within(self.between.iter(), written, u64::MAX).1;
+        let ended_in_memory = lost_within(self.between.iter().copied(), written, u64::MAX).1;
         let unwritten = if self.holder.may_write() {
             self.end.samples.saturating_sub(written).saturating_sub(ended_in_memory)
         } else {

@@ -181,7 +181,7 @@ pub(super) fn blocks(bytes: u64) -> u64 {
 }
 
 /// Lost samples between two places.
-pub(super) fn lost_within<'a>(holes: impl Iterator<Item = &'a Hole>, from: u64, to: u64) -> (u64, u64) {
+pub(super) fn lost_within(holes: impl Iterator<Item = Hole>, from: u64, to: u64) -> (u64, u64) {
     holes.fold((0, 0), |(damage, memory), hole| match hole.cause {
         Cause::Damage => (damage + hole.within(from, to), memory),
         Cause::Memory => (damage, memory + hole.within(from, to)),
@@ -353,9 +353,8 @@ impl<F: Fs> Log<F> {
 }
 
 pub(super) fn lost_of(segments: &VecDeque<Segment>, between: &[Hole], ring: &Ring, from: Mark, to: Mark) -> (u64, u64) {
-    let gap = ring.gap().map(|gap| gap.hole());
-    let holes = between.iter().chain(segments.iter().flat_map(|segment| &segment.holes)).chain(gap.as_ref());
-    lost_within(holes, from.samples, to.samples)
+    let holes = between.iter().chain(segments.iter().flat_map(|segment| &segment.holes)).copied();
+    lost_within(holes.chain(ring.gaps().map(|gap| gap.hole())), from.samples, to.samples)
 }
 
 /// Bytes a segment is sure to need besides its records.

@@ -1,7 +1,7 @@
 //! What is kept in memory while the disk cannot be written.
 //!
-//! A bounded queue of the newest snapshots. What it drops is always older than what it holds, so it is one [`Gap`], which
-//! goes to disk as one skip record when the disk is back. Nothing here does I/O.
+//! A bounded queue in the order of the log: the newest snapshots, and in the place of what had to be dropped a [`Gap`], which
+//! goes to disk as a skip record when the disk is back. Nothing here does I/O.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -51,11 +51,45 @@ impl Gap {
     }
 }
 
+/// What waits to be written.
+#[derive(Debug)]
+pub(super) enum Waiting {
+    Held(Held),
+    Gap(Gap),
+}
+
+impl Waiting {
+    fn before(&self) -> Mark {
+        match self {
+            Self::Held(held) => held.before,
+            Self::Gap(gap) => gap.before,
+        }
+    }
+
+    fn after(&self) -> Mark {
+        match self {
+            Self::Held(held) => held.after(),
+            Self::Gap(gap) => gap.after,
+        }
+    }
+
+    fn held(&self) -> Option<&Held> {
+        match self {
+            Self::Held(held) => Some(held),
+            Self::Gap(_) => None,
+        }
+    }
+
+    fn cost_bytes(&self) -> usize {
+        self.held().map_or(0, Held::cost_bytes)
+    }
+}
+
 /// The queue and when to try again.
 #[derive(Debug)]
 pub(super) struct Ring {
-    held: VecDeque<Held>,
-    gap: Option<Gap>,
+    /// No two gaps that touch follow each other, so there are few.
+    waiting: VecDeque<Waiting>,
     cost_bytes: usize,
     max_bytes: usize,
     retry_at: Option<Instant>,
@@ -65,20 +99,12 @@ pub(super) struct Ring {
 
 impl Ring {
     pub(super) fn new(max_bytes: usize) -> Self {
-        Self {
-            held: VecDeque::new(),
-            gap: None,
-            cost_bytes: 0,
-            max_bytes,
-            retry_at: None,
-            failed_at: None,
-            pause: RETRY_FIRST,
-        }
+        Self { waiting: VecDeque::new(), cost_bytes: 0, max_bytes, retry_at: None, failed_at: None, pause: RETRY_FIRST }
     }
 
     /// Whether everything is on disk.
     pub(super) fn is_idle(&self) -> bool {
-        self.held.is_empty() && self.gap.is_none()
+        self.waiting.is_empty()
     }
 
     /// Whether it will soon have to drop something: from here on the disk's oldest go first, where that makes room.
@@ -86,64 +112,75 @@ impl Ring {
         self.cost_bytes >= self.max_bytes / 4 * 3
     }
 
-    pub(super) fn gap(&self) -> Option<Gap> {
-        self.gap
-    }
-
-    /// The gap has been written down.
-    pub(super) fn forget_gap(&mut self) {
-        self.gap = None;
-    }
-
-    pub(super) fn push(&mut self, held: Held) {
-        self.cost_bytes += held.cost_bytes();
-        self.held.push_back(held);
-    }
-
-    /// Puts back what could not be written, where it belongs.
-    pub(super) fn put_back(&mut self, held: Held) {
-        self.cost_bytes += held.cost_bytes();
-        let place = self.held.partition_point(|other| other.before.seq < held.before.seq);
-        self.held.insert(place, held);
-    }
-
-    pub(super) fn pop(&mut self) -> Option<Held> {
-        let held = self.held.pop_front()?;
-        self.cost_bytes -= held.cost_bytes();
-        Some(held)
-    }
-
     pub(super) fn is_over(&self) -> bool {
         self.cost_bytes > self.max_bytes
     }
 
-    pub(super) fn front(&self) -> Option<&Held> {
-        self.held.front()
+    pub(super) fn gaps(&self) -> impl Iterator<Item = Gap> {
+        self.waiting.iter().filter_map(|waiting| match waiting {
+            Waiting::Gap(gap) => Some(*gap),
+            Waiting::Held(_) => None,
+        })
     }
 
-    /// Takes the oldest into the gap.
+    pub(super) fn push(&mut self, held: Held) {
+        self.cost_bytes += held.cost_bytes();
+        self.waiting.push_back(Waiting::Held(held));
+    }
+
+    /// Puts back what could not be written, where it belongs.
+    pub(super) fn put_back(&mut self, waiting: Waiting) {
+        self.cost_bytes += waiting.cost_bytes();
+        let place = self.waiting.partition_point(|other| other.before().seq < waiting.before().seq);
+        self.waiting.insert(place, waiting);
+    }
+
+    /// What is to be written first.
+    pub(super) fn pop(&mut self) -> Option<Waiting> {
+        let first = self.waiting.pop_front()?;
+        self.cost_bytes -= first.cost_bytes();
+        Some(first)
+    }
+
+    /// The oldest snapshot.
+    pub(super) fn front(&self) -> Option<&Held> {
+        self.waiting.iter().find_map(Waiting::held)
+    }
+
+    /// Drops the oldest snapshot; a gap is in its place.
     pub(super) fn drop_front(&mut self) {
-        if let Some(held) = self.pop() {
-            let gap = Gap { before: held.before, after: held.after(), at: held.snapshot.at };
-            self.gap = Some(Gap { before: self.gap.map_or(gap.before, |known| known.before), ..gap });
+        let Some(index) = self.waiting.iter().position(|waiting| waiting.held().is_some()) else { return };
+        let Some(Waiting::Held(held)) = self.waiting.remove(index) else { return };
+        self.cost_bytes -= held.cost_bytes();
+        let mut gap = Gap { before: held.before, after: held.after(), at: held.snapshot.at };
+        if let Some(&Waiting::Gap(next)) = self.waiting.get(index)
+            && next.before == gap.after
+        {
+            gap = Gap { before: gap.before, ..next };
+            self.waiting.remove(index);
+        }
+        match index.checked_sub(1).and_then(|index| self.waiting.get_mut(index)) {
+            Some(Waiting::Gap(known)) if known.after == gap.before => *known = Gap { before: known.before, ..gap },
+            _ => self.waiting.insert(index, Waiting::Gap(gap)),
         }
     }
 
     /// The first snapshot after the place `at`.
     pub(super) fn after(&self, at: Mark) -> Option<&Held> {
-        let index = self.held.partition_point(|held| held.after().seq <= at.seq);
-        self.held.get(index)
+        let index = self.waiting.partition_point(|waiting| waiting.after().seq <= at.seq);
+        self.waiting.range(index..).find_map(Waiting::held)
     }
 
     /// Samples held after `from` of the log's running count.
     pub(super) fn samples_after(&self, from: u64) -> u64 {
-        let span = self.held.front().zip(self.held.back());
-        span.map_or(0, |(first, last)| last.after().samples.saturating_sub(first.before.samples.max(from)))
+        let held = self.waiting.iter().filter_map(Waiting::held);
+        held.map(|held| held.after().samples.saturating_sub(held.before.samples.max(from))).sum()
     }
 
     /// Snapshots in memory after position `seq`.
     pub(super) fn records_after(&self, seq: u64) -> usize {
-        self.held.len() - self.held.partition_point(|held| held.after().seq <= seq)
+        let index = self.waiting.partition_point(|waiting| waiting.after().seq <= seq);
+        self.waiting.range(index..).filter(|waiting| waiting.held().is_some()).count()
     }
 
     /// When writing is tried again.

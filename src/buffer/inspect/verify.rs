@@ -197,7 +197,7 @@ impl Check<'_> {
 
     fn gap_after(&mut self, index: usize, segment: &Segment) {
         let Some(next) = self.inspection.known.get(index + 1) else { return };
-        let (lost, _) = lost_within(self.inspection.between.iter(), segment.end.samples, next.start);
+        let (lost, _) = lost_within(self.inspection.between.iter().copied(), segment.end.samples, next.start);
         if lost > 0 {
             let name = named(&file_name(segment.first));
             let detail = format!("what lies between this segment and {} is gone", named(&file_name(next.first)));
@@ -223,7 +223,7 @@ impl Check<'_> {
         let inspection = self.inspection;
         // Only what the log knew of before the segments were listed: what came since may simply not have been seen.
         let noted = inspection.meta.as_ref().map_or(0, |meta| meta.end.samples);
-        let (gone, _) = lost_within(inspection.between.iter(), inspection.written_to, noted);
+        let (gone, _) = lost_within(inspection.between.iter().copied(), inspection.written_to, noted);
         if gone > 0 {
             let last = inspection.known.last();
             let name = last.map_or_else(|| DIR_NAME.to_owned(), |last| named(&file_name(last.first)));

@@ -414,6 +414,22 @@ fn series_of_a_snapshot_that_found_its_file_full_and_no_sync_that_works_are_defi
 }
 
 #[test]
+fn what_memory_dropped_is_said_again_when_the_file_it_was_said_in_is_given_up() {
+    let append = |samples| Step::Append { samples };
+    let steps = [
+        append(1),
+        append(1),
+        Step::Fault(Fault::All { op: Op::Sync, errno: EIO }),
+        append(249),
+        append(350),
+        append(324),
+        Step::Tick { seconds: 1 },
+        Step::Crash,
+    ];
+    live(0, SyncPolicy::Interval(Duration::from_secs(20)), 128, None, &steps);
+}
+
+#[test]
 fn a_disk_that_others_fill_in_the_first_life_still_takes_what_was_acknowledged_and_what_ended_in_memory() {
     let (fs, options, mut log) = simulated(1024);
     fs.set_capacity(64 << 20);
