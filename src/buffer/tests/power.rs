@@ -59,6 +59,16 @@ fn fault() -> impl Strategy<Value = Fault> {
     ]
 }
 
+/// Syncs that fail and work again, with time for the timer between.
+fn sync_trouble() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => Just(Step::Fault(Fault::All { op: Op::Sync, errno: EIO })),
+        2 => Just(Step::NoFault),
+        2 => Just(Step::Crash),
+        6 => (0..40_u64).prop_map(|seconds| Step::Tick { seconds }),
+    ]
+}
+
 fn damage() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => any::<(usize, usize)>().prop_map(|(file, bit)| Step::Flip { file, bit }),
@@ -113,6 +123,16 @@ proptest! {
         ], 1..150),
     ) {
         live(seed, SyncPolicy::Always, max_kib, None, &steps);
+    }
+
+    #[test]
+    fn syncs_by_the_timer_that_fail_break_no_promise(
+        seed: u64, max_kib in max_kib(), age in age(),
+        steps in prop::collection::vec(prop_oneof![
+            8 => ordinary().boxed(), 4 => sync_trouble().boxed(), 1 => trouble().boxed(), 1 => damage().boxed(),
+        ], 1..150),
+    ) {
+        live(seed, SyncPolicy::Interval(Duration::from_secs(20)), max_kib, age, &steps);
     }
 
     #[test]
