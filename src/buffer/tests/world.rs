@@ -323,6 +323,10 @@ impl World {
     /// `what_was_evicted_while_nothing_could_be_written_is_counted_after_a_kill` in power.rs.
     fn forgive_counts_that_could_not_be_written(&mut self) {
         if let Some(log) = self.log.as_ref().filter(|_| self.fs.is_in_trouble()) {
+            // What the timer could not sync is in memory again where the disk takes it nowhere else.
+            if matches!(self.options.sync, SyncPolicy::Interval(_)) {
+                self.unnoticed_samples += log.status().held_in_memory_samples;
+            }
             let evicted = log.status().endpoints.iter().map(|endpoint| endpoint.ledger.evicted.total()).max();
             self.unnoticed_samples += evicted.unwrap_or(0);
             // A file that everybody has passed goes also when a cursor could not say so: what was delivered is called corrupt.
