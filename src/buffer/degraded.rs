@@ -67,8 +67,8 @@ impl<F: Fs> Log<F> {
     fn end_loans_of_memory(&mut self) {
         let Some(before) = self.ring.front().map(|held| held.before) else { return };
         for endpoint in &mut self.endpoints {
-            if let Some(loan) = endpoint.loan.as_mut().filter(|loan| loan.given_up.is_none()) {
-                loan.records.retain(|record| record.after.seq <= before.seq);
+            if let Some(loan) = &mut endpoint.loan {
+                loan.records.retain(|record| record.given_up.is_some() || record.after.seq <= before.seq);
             }
             endpoint.loan.take_if(|loan| loan.records.is_empty());
         }
@@ -81,7 +81,8 @@ impl<F: Fs> Log<F> {
         for endpoint in endpoints.iter_mut().filter(|endpoint| endpoint.place.seq < after.seq) {
             let last = endpoint.loan.as_ref().and_then(|loan| loan.records.last());
             if last.is_some_and(|last| last.after.seq >= after.seq) {
-                endpoint.lift_loan(Reason::Memory, |from, to| lost_of(segments, between, ring, from, to).1);
+                let memory_within = |from, to| lost_of(segments, between, ring, from, to).1;
+                endpoint.lift_loan(after.seq, Reason::Memory, memory_within);
             }
         }
         self.ring.drop_front();

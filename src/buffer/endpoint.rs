@@ -4,8 +4,8 @@
 //! left out, evicted, corrupt or on loan (`limbo`), and everything after its place is pending or lies in a hole. The log moves the
 //! place; nothing here reads or writes.
 //!
-//! Evicting what is on loan decides nothing yet: the loan's records move behind the place into `limbo`, and the
-//! acknowledgement, if it comes, says what they were. If the loan is given up, they were evicted.
+//! Evicting what is on loan decides nothing yet: those records move behind the place into `limbo`, and the
+//! acknowledgement, if it comes, says what they were. If the loan ends without one, they were evicted.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -61,6 +61,8 @@ pub(super) struct LentRecord {
     pub(super) at: Timestamp,
     /// Where reading goes on after it: a segment's name and an offset; `None` for a record in memory.
     pub(super) next: Option<Spot>,
+    /// Why the log itself has given it up meanwhile; it then counts as `limbo`.
+    pub(super) given_up: Option<Reason>,
 }
 
 /// An offset in a segment.
@@ -70,17 +72,16 @@ pub(super) struct Spot {
     pub(super) offset: u64,
 }
 
-/// What the last `next` gave out.
+/// What the last `next` gave out; the first of it may have been given up since.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Loan {
     pub(super) records: Vec<LentRecord>,
-    /// Why the log itself has given these records up meanwhile; they then count as `limbo`.
-    pub(super) given_up: Option<Reason>,
 }
 
 impl Loan {
-    fn samples(&self) -> u64 {
-        self.records.iter().map(|record| record.samples).sum()
+    /// What the log has given up of it, and why.
+    pub(super) fn limbo(&self) -> impl Iterator<Item = (Reason, u64)> {
+        self.records.iter().map_while(|record| Some((record.given_up?, record.samples)))
     }
 }
 
@@ -122,7 +123,7 @@ pub(super) enum Acked {
 impl Endpoint {
     /// Samples on loan that the log has given up.
     pub(super) fn limbo(&self) -> u64 {
-        self.loan.as_ref().filter(|loan| loan.given_up.is_some()).map_or(0, Loan::samples)
+        self.loan.iter().flat_map(Loan::limbo).map(|(_, samples)| samples).sum()
     }
 
     /// Moves the place to `to`; of the samples passed, `memory` were dropped from memory and `readable` were not lost.
@@ -146,24 +147,27 @@ impl Endpoint {
         gone.saturating_sub(memory)
     }
 
-    /// Makes the loan survive the loss of its records. `memory_before` tells how much of a range was dropped from memory.
-    pub(super) fn lift_loan(&mut self, reason: Reason, memory_within: impl Fn(Mark, Mark) -> u64) {
-        let Some(loan) = self.loan.as_mut().filter(|loan| loan.given_up.is_none()) else { return };
-        let Some(last) = loan.records.last().copied() else { return };
-        loan.given_up = Some(reason);
-        let readable = loan.samples();
+    /// Makes the loan survive the loss of its records up to `through`. `memory_within` tells how much of a range was dropped
+    /// from memory.
+    pub(super) fn lift_loan(&mut self, through: u64, reason: Reason, memory_within: impl Fn(Mark, Mark) -> u64) {
+        let lent = self.loan.iter_mut().flat_map(|loan| &mut loan.records);
+        let (mut readable, mut last) = (0, None);
+        for record in lent.filter(|record| record.given_up.is_none()).take_while(|record| record.after.seq <= through) {
+            record.given_up = Some(reason);
+            readable += record.samples;
+            last = Some(*record);
+        }
+        let Some(last) = last else { return };
         let memory = memory_within(self.place, last.after);
         self.pass(last.after, readable, memory);
         self.spot = last.next;
     }
 
-    /// The loan is over without an answer: what was given up of it is evicted, the rest is simply still there.
-    pub(super) fn end_loan(&mut self) {
-        if let Some(loan) = self.loan.take()
-            && let Some(reason) = loan.given_up
-        {
-            self.tally.evicted.add(reason, loan.samples());
-        }
+    /// What the log has given up of the loan will not be answered any more: it was evicted.
+    pub(super) fn give_up_limbo(&mut self) {
+        let Self { loan: Some(loan), tally, .. } = self else { return };
+        loan.limbo().for_each(|(reason, samples)| tally.evicted.add(reason, samples));
+        loan.records.retain(|record| record.given_up.is_none());
     }
 
     /// Settles the loan's records up to `through`.
@@ -174,7 +178,6 @@ impl Endpoint {
         };
         let rest = loan.records.split_off(index + 1);
         let settled = std::mem::replace(&mut loan.records, rest);
-        let given_up = loan.given_up.is_some();
         let next_at = loan.records.first().map(|record| record.at);
         if loan.records.is_empty() {
             self.loan = None;
@@ -183,9 +186,10 @@ impl Endpoint {
         let accounted = fates.total();
         self.tally.fates.add(fates.clamped(lent));
         self.tally.corrupt += lent.saturating_sub(accounted);
-        if !given_up && let Some(last) = settled.last() {
+        let there = || settled.iter().filter(|record| record.given_up.is_none());
+        if let Some(last) = there().last() {
             let memory = memory_within(self.place, last.after);
-            self.pass(last.after, lent, memory);
+            self.pass(last.after, there().map(|record| record.samples).sum(), memory);
             self.spot = last.next;
             self.oldest_at = next_at;
         }
@@ -212,10 +216,8 @@ impl Endpoint {
     /// What is kept on disk: the account as it must be read if this process ends now.
     pub(super) fn encode(&self, store_id: u128) -> Vec<u8> {
         let mut tally = self.tally;
-        if let Some(reason) = self.loan.as_ref().and_then(|loan| loan.given_up) {
-            tally.evicted.add(reason, self.limbo());
-        }
-        let lent = self.loan.as_ref().filter(|loan| loan.given_up.is_none()).and_then(|loan| loan.records.last());
+        self.loan.iter().flat_map(Loan::limbo).for_each(|(reason, samples)| tally.evicted.add(reason, samples));
+        let lent = self.loan.iter().flat_map(|loan| &loan.records).rfind(|record| record.given_up.is_none());
         let through = lent.map(|record| record.after.seq).or(self.resume_through).unwrap_or(0);
         let mut out = Vec::with_capacity(Self::FIXED_LEN + self.name.len());
         out.extend_from_slice(&store_id.to_le_bytes());

@@ -33,12 +33,10 @@ impl<F: Fs> Log<F> {
         let end = oldest.end;
         self.ready_to_lose(end)?;
         self.active.take_if(|_| is_active);
-        let mut evicted = 0;
-        for index in 0..self.endpoints.len() {
-            evicted += self.evict_for(index, end, reason);
-        }
+        let is_wanted = self.endpoints.iter().any(|endpoint| endpoint.place.seq < end.seq);
+        self.counts.evicted_segments += u64::from(is_wanted);
+        let evicted = (0..self.endpoints.len()).map(|index| self.evict_for(index, end, reason)).sum();
         if evicted > 0 {
-            self.counts.evicted_segments += 1;
             self.say_evicted(reason, evicted);
         }
         self.remove_front()?;
@@ -76,7 +74,7 @@ impl<F: Fs> Log<F> {
             return 0;
         }
         let lost = |from, to| lost_of(segments, between, ring, from, to);
-        endpoint.lift_loan(reason, |from, to| lost(from, to).1);
+        endpoint.lift_loan(end.seq, reason, |from, to| lost(from, to).1);
         let mut evicted = 0;
         if endpoint.place.seq < end.seq {
             let (damage, memory) = lost(endpoint.place, end);
@@ -87,6 +85,16 @@ impl<F: Fs> Log<F> {
         }
         self.store_cursor(index);
         evicted
+    }
+
+    /// No answer comes any more for what was given up while it was on loan: it was evicted.
+    pub(super) fn evict_limbo(&mut self, index: usize) {
+        let endpoint = &mut self.endpoints[index];
+        let samples = endpoint.limbo();
+        if let Some((reason, _)) = endpoint.loan.as_ref().and_then(|loan| loan.limbo().next()) {
+            endpoint.give_up_limbo();
+            self.say_evicted(reason, samples);
+        }
     }
 
     /// Gives up what the endpoint waits for up to `to`, because somebody said so. Returns how many samples that were.

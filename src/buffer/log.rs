@@ -327,6 +327,7 @@ impl<F: Fs> Log<F> {
         self.give_up_memory();
         let mut saved = true;
         for index in 0..self.endpoints.len() {
+            self.evict_limbo(index);
             saved &= self.store_cursor(index);
         }
         saved &= self.store_meta(Ending::Closed);

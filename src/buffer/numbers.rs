@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Position;
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Loan};
 use super::fs::Fs;
 use super::log::Log;
 use super::segment::{FILE_HEADER_LEN, Segment};
@@ -55,8 +55,7 @@ impl<F: Fs> Log<F> {
 
     fn endpoint_status(&self, endpoint: &Endpoint) -> EndpointStatus {
         let lent = endpoint.loan.as_ref().and_then(|loan| loan.records.first());
-        let limbo_records =
-            endpoint.loan.as_ref().filter(|loan| loan.given_up.is_some()).map_or(0, |l| l.records.len());
+        let limbo_records = endpoint.loan.iter().flat_map(Loan::limbo).count();
         let unread = self.segments.iter().find(|segment| segment.end.seq > endpoint.place.seq);
         EndpointStatus {
             name: endpoint.name.clone(),

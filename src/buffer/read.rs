@@ -45,9 +45,11 @@ enum Read {
 impl<F: Fs> Log<F> {
     /// The oldest records the endpoint has not settled.
     pub(super) fn next(&mut self, index: usize, limits: Limits) -> Option<Lease> {
-        let endpoint = self.endpoints.get_mut(index)?;
+        self.endpoints.get(index)?;
+        self.evict_limbo(index);
+        let endpoint = &mut self.endpoints[index];
         let resume = endpoint.resume_through.take();
-        endpoint.end_loan();
+        endpoint.loan = None;
         let (mut at, mut spot) = (endpoint.place, endpoint.spot);
         let mut lease = Lease { through: Position(at.seq), snapshots: Vec::new(), samples: 0 };
         let mut loan = Loan::default();
@@ -145,7 +147,7 @@ impl<F: Fs> Log<F> {
         if !wanted(&header) {
             return Read::Full;
         }
-        let record = LentRecord { after, samples, at: held.snapshot.at, next: None };
+        let record = LentRecord { after, samples, at: held.snapshot.at, next: None, given_up: None };
         Read::Record { record, snapshot: held.snapshot.clone() }
     }
 
@@ -275,7 +277,8 @@ fn find_record<F: Fs>(
         }
         if let Some(snapshot) = payload.and_then(|payload| decode(definitions, &header, &payload)) {
             let next = Some(Spot { first: segment.first, offset: walk.at });
-            let record = LentRecord { after: expected, samples: u64::from(header.samples), at: header.at, next };
+            let record =
+                LentRecord { after: expected, samples: u64::from(header.samples), at: header.at, next, given_up: None };
             return Read::Record { record, snapshot };
         }
         let samples = segment.lose(header.samples_before, header.samples_after(), Cause::Damage);

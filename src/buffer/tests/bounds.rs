@@ -1,5 +1,6 @@
 //! What the log gives up to keep its bounds, and that it is counted.
 
+use super::super::inspect::Inspection;
 use super::*;
 
 #[test]
@@ -43,6 +44,47 @@ fn what_is_on_loan_when_it_is_evicted_is_settled_by_its_acknowledgement() {
     let after = ledger(&log, 0);
     assert_eq!((after.delivered, after.evicted), (200, before.evicted));
     assert_eq!(before.pending - after.pending, 200);
+}
+
+#[test]
+fn of_a_loan_over_several_segments_only_what_was_in_the_evicted_one_is_given_up() {
+    for ending in ["answered", "closed", "killed"] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = LogOptions { max_bytes: 96 << 10, ..options(dir.path(), &["a"]) };
+        let mut log = open(&options);
+        let oldest = (1..).find_map(|at| {
+            append(&mut log, &snapshot(at, 20));
+            (log.status().used_bytes + 8192 > options.max_bytes).then(|| segment_files(&options).remove(0))
+        });
+        let lease = log.next(0, ALL).unwrap();
+        let mut at = 100_000;
+        while oldest.as_ref().unwrap().exists() {
+            append(&mut log, &snapshot(at, 20));
+            at += 1;
+        }
+        check(&log);
+        assert_eq!(log.status().evicted_segments_total, 1);
+        let on_disk = Inspection::open(dir.path()).unwrap().verify(&mut |_, _| ()).samples;
+        match ending {
+            "answered" => {
+                ack(&mut log, 0, &lease);
+                let ledger = ledger(&log, 0);
+                assert_eq!((ledger.delivered, ledger.evicted.total()), (lease.samples, 0));
+            }
+            _ => {
+                let end = log.end.samples;
+                if ending == "closed" {
+                    log.close(Instant::now());
+                    assert_eq!(ledger(&log, 0).pending, on_disk);
+                }
+                drop(log);
+                log = open(&options);
+                let ledger = ledger(&log, 0);
+                assert_eq!((ledger.pending, ledger.evicted.size), (on_disk, end - on_disk), "{ending}");
+            }
+        }
+        check(&log);
+    }
 }
 
 #[test]
