@@ -189,6 +189,7 @@ impl<F: Fs> Log<F> {
             Ok(footer_len) => {
                 segment.len = len + footer_len;
                 segment.file_len = segment.len;
+                segment.is_sealed = footer_len > 0;
             }
             // Without totals the next start reads the whole file; nothing is lost.
             Err(error) => {
@@ -202,6 +203,9 @@ impl<F: Fs> Log<F> {
             match self.sync_file(&active.file) {
                 Ok(()) => self.in_doubt.clear(),
                 Err(error) => {
+                    if let Some(segment) = self.segments.back_mut() {
+                        segment.is_sealed = false;
+                    }
                     self.sync_failed(&active.path.clone(), &error);
                     self.rewrite_in_doubt(active, now)?;
                 }

@@ -30,8 +30,32 @@ const RANGES_MAX: usize = 8;
 pub(super) enum Ending {
     /// It has not, or was killed.
     Open,
-    /// It closed the log.
+    /// It closed the log, and the last segment has its totals.
     Closed,
+    /// It closed the log; the last segment is of a process that was killed, or its totals could not be written.
+    ClosedWithoutTotals,
+}
+
+impl Ending {
+    pub(super) fn is_closed(self) -> bool {
+        self != Self::Open
+    }
+
+    fn from_byte(byte: u8) -> Self {
+        match byte {
+            1 => Self::Closed,
+            2 => Self::ClosedWithoutTotals,
+            _ => Self::Open,
+        }
+    }
+
+    fn byte(self) -> u8 {
+        match self {
+            Self::Open => 0,
+            Self::Closed => 1,
+            Self::ClosedWithoutTotals => 2,
+        }
+    }
 }
 
 /// What the log keeps about itself, so that nothing is forgotten when the last segment is gone.
@@ -52,7 +76,7 @@ impl Meta {
         out.extend_from_slice(&self.end.seq.to_le_bytes());
         out.extend_from_slice(&self.end.samples.to_le_bytes());
         out.extend_from_slice(&self.last_at.unwrap_or(Timestamp::MIN).millis().to_le_bytes());
-        out.push(u8::from(self.ending == Ending::Closed));
+        out.push(self.ending.byte());
         for hole in &self.in_memory[self.in_memory.len().saturating_sub(RANGES_MAX)..] {
             out.extend_from_slice(&hole.start.to_le_bytes());
             out.extend_from_slice(&hole.end.to_le_bytes());
@@ -75,7 +99,7 @@ impl Meta {
             store_id: u128::from(le_u64(value, 0)) | u128::from(le_u64(value, 8)) << 64,
             end,
             last_at: (last_at != Timestamp::MIN).then_some(last_at),
-            ending: if value[40] == 1 { Ending::Closed } else { Ending::Open },
+            ending: Ending::from_byte(value[40]),
             in_memory,
         })
     }

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use crate::model::Timestamp;
 
-use super::durable::{Ending, LOCK_NAME, META_NAME, Meta};
+use super::durable::{LOCK_NAME, META_NAME, Meta};
 use super::endpoint::{Ahead, Endpoint, name_in_cursor, place_of_cursor};
 use super::fs::{Entry, EntryKind, Fs as _, RealFs};
 use super::log::lost_within;
@@ -165,7 +165,7 @@ impl Inspection {
             waited_for: Vec::new(),
             others: other_files(&path, &entries, &odd),
             holder,
-            was_closed: meta.as_ref().map(|meta| meta.ending == Ending::Closed),
+            was_closed: meta.as_ref().map(|meta| meta.ending.is_closed()),
             tail: None,
             last_at: known.iter().map(|known| known.newest_at).max().max(meta.as_ref().and_then(|meta| meta.last_at)),
             used_bytes: used_bytes(&dir, &entries),

@@ -330,7 +330,8 @@ impl<F: Fs> Log<F> {
             self.evict_limbo(index);
             saved &= self.store_cursor(index);
         }
-        saved &= self.store_meta(Ending::Closed);
+        let has_totals = self.segments.back().is_none_or(|last| last.is_sealed);
+        saved &= self.store_meta(if has_totals { Ending::Closed } else { Ending::ClosedWithoutTotals });
         if self.options.sync != SyncPolicy::Never {
             self.sync_dirty(now);
         }

@@ -103,7 +103,7 @@ impl<F: Fs> Log<F> {
             quarantine: Quarantine::default(),
             looked_at: None,
             open_took: Duration::ZERO,
-            unclean_start: !is_new && meta.as_ref().is_none_or(|meta| meta.ending == Ending::Open),
+            unclean_start: !is_new && meta.as_ref().is_none_or(|meta| !meta.ending.is_closed()),
             counts: Counts { torn_tail_bytes: found.torn_bytes, ..Counts::default() },
             options,
         };

@@ -74,7 +74,7 @@ pub(super) struct Segment {
     pub(super) newest_at: Timestamp,
     /// In order, disjoint.
     pub(super) holes: Vec<Hole>,
-    /// Whether it was found to end with its totals.
+    /// Whether it ends with its totals.
     pub(super) is_sealed: bool,
 }
 
@@ -145,6 +145,7 @@ impl Segment {
     /// Forgets what was written after `end`, when it was `len` bytes long: that will stand in another segment.
     pub(super) fn cut_back(&mut self, len: u64, end: Mark, newest_at: Timestamp) {
         self.len = len;
+        self.is_sealed = false;
         self.end = end;
         self.newest_at = newest_at;
         self.holes.retain(|hole| hole.start < end.samples);

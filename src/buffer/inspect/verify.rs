@@ -175,8 +175,7 @@ impl Check<'_> {
                 let bytes = (offset, Footer::RECORD_LEN as u64);
                 self.found(name, bytes, DamageKind::Footer, None, 0, "the segment's totals contradict its records");
             }
-        } else if is_last && closed && place.skipped == 0 && segment.holes.is_empty() && !self.ended_in_memory(segment)
-        {
+        } else if is_last && closed && place.skipped == 0 && segment.holes.is_empty() {
             let detail = "the log was closed and the segment's totals are not there: its end is cut off or damaged";
             self.found(name, (place.offset, rest), DamageKind::Footer, None, 0, detail);
             return;
@@ -187,12 +186,6 @@ impl Check<'_> {
         } else {
             self.verdict.unfinished_bytes += rest;
         }
-    }
-
-    /// Whether the process that closed the log could not write to it any more, a segment's totals as little as samples.
-    fn ended_in_memory(&self, segment: &Segment) -> bool {
-        let notes = self.inspection.meta.iter();
-        notes.flat_map(|meta| &meta.in_memory).any(|hole| hole.start == segment.end.samples)
     }
 
     fn gap_after(&mut self, index: usize, segment: &Segment) {

@@ -1,6 +1,7 @@
 //! Disks that fail: one operation, every operation of a kind, or for a while.
 
 use super::super::endpoint::Reason;
+use super::super::inspect::Inspection;
 use super::sim::{EIO, ENOSPC, EROFS};
 use super::*;
 use faulty::{Fault, FaultyFs, Op};
@@ -459,4 +460,17 @@ fn the_interval_sync_is_due_after_the_interval_even_when_nothing_else_happens() 
     log.tick(due);
     assert_eq!(log.status().syncs.count, before + 1);
     assert_eq!(log.dirty_since, None);
+}
+
+#[test]
+fn totals_that_could_not_be_written_at_the_end_are_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let (fs, mut log) = faulty(&options(dir.path(), &["a"]));
+    append(&mut log, &snapshot(1, 5));
+    fs.set(Some(Fault::Nth { nth: 1, errno: ENOSPC }));
+    log.close(Instant::now());
+    drop(log);
+    let seen = Inspection::open(dir.path()).unwrap();
+    assert_eq!((seen.was_closed, seen.segments[0].is_sealed), (Some(true), false));
+    assert!(seen.verify(&mut |_, _| ()).damages.is_empty());
 }

@@ -287,6 +287,19 @@ fn a_segment_that_could_not_be_finished_before_samples_ended_in_memory_is_no_dam
 }
 
 #[test]
+fn a_killed_process_and_then_one_that_appends_nothing_leave_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path(), &["a"]);
+    let mut log = open(&options);
+    append(&mut log, &snapshot(1, 5));
+    drop(log);
+    open(&options).close(Instant::now());
+    let seen = Inspection::open(dir.path()).unwrap();
+    assert_eq!((seen.was_closed, seen.segments[0].is_sealed), (Some(true), false));
+    assert_eq!(damages(dir.path()), []);
+}
+
+#[test]
 fn what_was_delivered_to_all_but_an_endpoint_that_is_no_more_is_no_damage() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = open(&options(dir.path(), &BOTH));
