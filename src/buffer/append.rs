@@ -51,15 +51,16 @@ impl From<io::Error> for WriteError {
 impl<F: Fs> Log<F> {
     /// Keeps a snapshot: on disk, or where that fails in memory.
     pub(super) fn append(&mut self, snapshot: Snapshot, now: Instant) -> Result<Appended, AppendError> {
+        if self.endpoints.is_empty() {
+            // Nobody waits for it: no position is given out.
+            self.advance(self.end, snapshot.at);
+            self.store_meta(Ending::Open);
+            return Ok(Appended { position: Position(self.end.seq), durable: true });
+        }
         self.end = self.next_place();
         self.left_out = 0;
         let held = Held { before: self.end, snapshot };
         let after = held.after();
-        if self.endpoints.is_empty() {
-            self.advance(after, held.snapshot.at);
-            self.store_meta(Ending::Open);
-            return Ok(Appended { position: Position(after.seq), durable: true });
-        }
         if self.ring.retry_at().is_some_and(|at| at <= now) {
             self.drain_ring(now);
         }

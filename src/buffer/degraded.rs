@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::append::WriteError;
 use super::draft::Item;
+use super::durable::Ending;
 use super::endpoint::Reason;
 use super::fs::Fs;
 use super::log::{Log, lost_of};
@@ -110,6 +111,9 @@ impl<F: Fs> Log<F> {
             }
         }
         self.ring.recovered();
+        if self.noted_held {
+            self.store_meta(Ending::Open);
+        }
         tracing::info!(path = %self.options.dir.display(), "the buffer writes to disk again");
     }
 }

@@ -10,7 +10,7 @@ use std::time::Instant;
 use crate::model::Timestamp;
 
 use super::SyncPolicy;
-use super::endpoint::cursor_path;
+use super::endpoint::{away, cursor_path};
 use super::fs::{Access, Fs};
 use super::log::{Log, LogOptions, blocks};
 use super::pair::{self, Pair};
@@ -22,8 +22,11 @@ use super::status::Operation;
 const META_LEN: usize = 16 + 3 * 8 + 1;
 /// and for each range of samples that ended in memory its first and last count.
 const RANGE_LEN: usize = 2 * 8;
-/// So many such ranges are told apart from damage; of more, the newest.
-const RANGES_MAX: usize = 8;
+/// So many such ranges are told apart from damage; of more, the newest. With them the file still fits into a sector.
+const RANGES_MAX: usize = 24;
+
+/// Stands for [`Ending::Open`] where the last range is what the process holds.
+const HOLDING: u8 = 3;
 
 /// How the process that wrote it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,8 +68,10 @@ pub(super) struct Meta {
     pub(super) end: Mark,
     pub(super) last_at: Option<Timestamp>,
     pub(super) ending: Ending,
-    /// What was in memory only when a process ended in order, and some endpoint still waits for.
+    /// What was in memory only when a process ended, and some endpoint still waits for.
     pub(super) in_memory: Vec<Hole>,
+    /// What is in memory only while the process that wrote this goes on.
+    pub(super) held: Option<Hole>,
 }
 
 impl Meta {
@@ -76,8 +81,9 @@ impl Meta {
         out.extend_from_slice(&self.end.seq.to_le_bytes());
         out.extend_from_slice(&self.end.samples.to_le_bytes());
         out.extend_from_slice(&self.last_at.unwrap_or(Timestamp::MIN).millis().to_le_bytes());
-        out.push(self.ending.byte());
-        for hole in &self.in_memory[self.in_memory.len().saturating_sub(RANGES_MAX)..] {
+        out.push(if self.held.is_some() { HOLDING } else { self.ending.byte() });
+        let ranges: Vec<&Hole> = self.in_memory.iter().chain(&self.held).collect();
+        for hole in &ranges[ranges.len().saturating_sub(RANGES_MAX)..] {
             out.extend_from_slice(&hole.start.to_le_bytes());
             out.extend_from_slice(&hole.end.to_le_bytes());
         }
@@ -89,7 +95,7 @@ impl Meta {
         let (ranges, rest) = ranges.as_chunks::<RANGE_LEN>();
         let range =
             |bytes: &[u8; RANGE_LEN]| Hole { start: le_u64(bytes, 0), end: le_u64(bytes, 8), cause: Cause::Memory };
-        let in_memory: Vec<Hole> = ranges.iter().map(range).collect();
+        let mut in_memory: Vec<Hole> = ranges.iter().map(range).collect();
         if !rest.is_empty() || in_memory.len() > RANGES_MAX {
             return None;
         }
@@ -100,8 +106,14 @@ impl Meta {
             end,
             last_at: (last_at != Timestamp::MIN).then_some(last_at),
             ending: Ending::from_byte(value[40]),
+            held: in_memory.pop_if(|_| value[40] == HOLDING),
             in_memory,
         })
+    }
+
+    /// What ended with a process; what one that is alive holds is not lost.
+    pub(super) fn ended_in_memory(&self, is_alive: bool) -> Vec<Hole> {
+        self.in_memory.iter().chain(self.held.iter().filter(|_| !is_alive)).copied().collect()
     }
 }
 
@@ -138,6 +150,15 @@ impl<F: Fs> Log<F> {
         is_kept
     }
 
+    /// Puts on record that an endpoint is configured no more, so that what goes meanwhile is no damage when it is again.
+    pub(super) fn note_away(&mut self, mut pair: Pair, value: &[u8]) {
+        let Some(value) = away(value) else { return };
+        let stored = store_small(&self.fs, &self.options, &mut pair, &value, &mut self.names);
+        if let Err(error) = stored.and_then(|(path, file)| self.make_durable(path, &file)) {
+            self.note_error(Operation::Cursor, &error);
+        }
+    }
+
     /// Writes the cursors that could not be written the last time. Returns whether all of them are on record.
     pub(super) fn store_unsaved(&mut self) -> bool {
         let unsaved = (0..self.endpoints.len()).filter(|index| !self.endpoints[*index].is_saved);
@@ -147,7 +168,9 @@ impl<F: Fs> Log<F> {
     /// Writes what the log keeps about itself.
     pub(super) fn store_meta(&mut self, ending: Ending) -> bool {
         let in_memory = self.between.iter().filter(|hole| hole.cause == Cause::Memory).copied().collect();
-        let meta = Meta { store_id: self.store_id, end: self.end, last_at: self.last_at, ending, in_memory };
+        let held = self.ring.span();
+        self.noted_held = held.is_some();
+        let meta = Meta { store_id: self.store_id, end: self.end, last_at: self.last_at, ending, in_memory, held };
         let stored = store_small(&self.fs, &self.options, &mut self.meta, &meta.encode(), &mut self.names);
         let is_kept = self.stored(stored, |log| &mut log.meta);
         self.store_what_was_lost();

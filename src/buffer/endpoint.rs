@@ -103,6 +103,8 @@ pub(super) struct Endpoint {
     /// The last position of the loan that was out when the process before ended: the first loan ends there too, so that
     /// a request whose answer was never seen is made again as it was.
     pub(super) resume_through: Option<u64>,
+    /// Whether it was not configured for a while: what went meanwhile nobody waited for.
+    pub(super) was_away: bool,
     /// Where the cursor is kept.
     pub(super) pair: Pair,
     /// Whether all of this is on record there.
@@ -136,14 +138,16 @@ impl Endpoint {
     }
 
     /// Moves a place before `first`, the oldest that is there, to it; of the samples passed, those `in_memory` were lost
-    /// there. Returns how many the disk lost.
+    /// there, and what went while the endpoint was away was dropped on purpose. Returns how many the disk lost or dropped.
     pub(super) fn begin_at(&mut self, first: Mark, in_memory: &[Hole]) -> u64 {
         let gone = first.samples.saturating_sub(self.place.samples);
         if gone == 0 {
             return 0;
         }
         let memory = in_memory.iter().map(|hole| hole.within(self.place.samples, first.samples)).sum();
-        self.pass(first, 0, memory);
+        let dropped = if self.was_away { gone.saturating_sub(memory) } else { 0 };
+        self.tally.evicted.add(Reason::Purged, dropped);
+        self.pass(first, dropped, memory);
         gone.saturating_sub(memory)
     }
 
@@ -187,7 +191,7 @@ impl Endpoint {
         self.tally.fates.add(fates.clamped(lent));
         self.tally.corrupt += lent.saturating_sub(accounted);
         let there = || settled.iter().filter(|record| record.given_up.is_none());
-        if let Some(last) = there().last() {
+        if let Some(last) = there().next_back() {
             let memory = memory_within(self.place, last.after);
             self.pass(last.after, there().map(|record| record.samples).sum(), memory);
             self.spot = last.next;
@@ -260,6 +264,7 @@ impl Endpoint {
             oldest_at: None,
             acked_at: None,
             resume_through: None,
+            was_away: false,
             pair,
             is_saved: false,
         };
@@ -291,7 +296,8 @@ impl Endpoint {
             endpoint.origin = number(0);
             endpoint.place = place;
             endpoint.tally = tally;
-            endpoint.resume_through = Some(number(3)).filter(|through| *through > place.seq);
+            endpoint.was_away = number(3) == AWAY;
+            endpoint.resume_through = Some(number(3)).filter(|through| *through > place.seq && *through != AWAY);
         } else {
             tracing::error!(endpoint = %endpoint.name, "BUG: the cursor does not balance; starting at the oldest sample");
         }
@@ -301,6 +307,19 @@ impl Endpoint {
     fn is_cursor_of(value: &[u8], store_id: u128, name: &str) -> bool {
         name_in_cursor(value) == Some(name) && value[..16] == store_id.to_le_bytes()
     }
+}
+
+/// In the place of the last position on loan: the endpoint is not configured.
+const AWAY: u64 = u64::MAX;
+/// Where that stands in a cursor.
+const THROUGH: std::ops::Range<usize> = 40..48;
+
+/// A cursor's value as that of an endpoint that is configured no more; `None` where it says so already.
+pub(super) fn away(value: &[u8]) -> Option<Vec<u8>> {
+    name_in_cursor(value)?;
+    let mut away = value.to_vec();
+    away[THROUGH].copy_from_slice(&AWAY.to_le_bytes());
+    (away != value).then_some(away)
 }
 
 /// The place a cursor file names, whoever's it is: the log must not reuse positions it has passed.

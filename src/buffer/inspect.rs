@@ -106,8 +106,8 @@ pub struct Inspection {
     pub segments: Vec<SegmentView>,
     /// One for each cursor in the directory, by name.
     pub endpoints: Vec<EndpointStatus>,
-    /// Samples that an endpoint still waited for and that lay before the oldest segment: somebody removed files, or the
-    /// endpoint is configured no more and nobody waited for it.
+    /// Samples that an endpoint still waited for and that lay before the oldest segment: somebody removed files. What went
+    /// while an endpoint was not configured is in its account.
     pub waited_for: Vec<(String, u64)>,
     /// Everything else there.
     pub others: Vec<OtherFile>,
@@ -128,10 +128,14 @@ pub struct Inspection {
     meta: Option<Meta>,
     /// Lost samples in no segment's range.
     between: Vec<Hole>,
+    /// What was in memory only when a process ended.
+    ended_in_memory: Vec<Hole>,
     /// Where the last segment ends or the cursors are.
     end: Mark,
     /// Samples up to here stand in segments, or without any were delivered to somebody.
     written_to: u64,
+    /// Endpoints that are configured no more.
+    away: usize,
 }
 
 impl Inspection {
@@ -155,8 +159,8 @@ impl Inspection {
             .or_else(|| store_id_of(&RealFs, &dir, &entries))
             .unwrap_or_default();
         let (lineup, odd) = line_up(&dir, &entries, store_id);
-        let in_memory = meta.as_ref().map_or(&[][..], |meta| &meta.in_memory);
-        let between = with_cause(lineup.gaps(), in_memory);
+        let ended_in_memory = meta.as_ref().map(|meta| meta.ended_in_memory(holder.may_write())).unwrap_or_default();
+        let between = with_cause(lineup.gaps(), &ended_in_memory);
         let segments = lineup.seen.iter().map(SegmentView::of).collect();
         let known: Vec<Segment> = lineup.seen.into_iter().map(|seen| seen.segment).collect();
         let mut inspection = Self {
@@ -171,6 +175,8 @@ impl Inspection {
             used_bytes: used_bytes(&dir, &entries),
             free_bytes: RealFs.space(&dir).ok().map(|space| space.free_bytes),
             between,
+            away: 0,
+            ended_in_memory,
             end: known.last().map_or(Mark::default(), |last| last.end),
             written_to: known.last().map_or(0, |last| last.end.samples),
             known,
@@ -214,7 +220,6 @@ impl Inspection {
     fn load_endpoints(&mut self, dir: &Path, entries: &[Entry]) {
         let bases = cursor_bases(dir, entries);
         let mut cursors = Vec::new();
-        let in_memory = self.meta.as_ref().map_or(&[][..], |meta| &meta.in_memory);
         self.end = self.end.furthest(self.meta.as_ref().map_or(Mark::default(), |meta| meta.end));
         for base in bases {
             let loaded = Pair::load(&RealFs, base);
@@ -231,24 +236,25 @@ impl Inspection {
             .into_iter()
             .map(|(name, pair, value)| Endpoint::from_cursor(name, pair, value.as_deref(), self.store_id, fresh))
             .collect();
-        if let Some(first) = self.known.first().map(Segment::before) {
-            for endpoint in &mut endpoints {
-                let samples = endpoint.begin_at(first, in_memory);
-                if samples > 0 {
-                    self.waited_for.push((endpoint.name.clone(), samples));
-                }
-            }
-        }
-        let places = || endpoints.iter().map(|endpoint| endpoint.place);
-        if self.known.is_empty()
-            && let Some(furthest) = places().map(|place| place.samples).max()
+        let first = self.known.first().map(Segment::before);
+        if first.is_none()
+            && let Some(furthest) = endpoints.iter().map(|endpoint| endpoint.place.samples).max()
         {
-            let behind = endpoints.iter().filter(|endpoint| endpoint.place.samples < furthest);
+            let behind = endpoints.iter().filter(|endpoint| !endpoint.was_away && endpoint.place.samples < furthest);
             self.waited_for = behind.map(|one| (one.name.clone(), furthest - one.place.samples)).collect();
             self.written_to = furthest;
         }
+        for endpoint in &mut endpoints {
+            let Some(first) = first.or(Some(self.end).filter(|_| endpoint.was_away)) else { continue };
+            let samples = endpoint.begin_at(first, &self.ended_in_memory);
+            if samples > 0 && !self.known.is_empty() && !endpoint.was_away {
+                self.waited_for.push((endpoint.name.clone(), samples));
+            }
+        }
+        self.away = endpoints.iter().filter(|endpoint| endpoint.was_away).count();
+        let places = || endpoints.iter().map(|endpoint| endpoint.place);
         if !endpoints.is_empty() {
-            let behind = with_cause(hole_after(self.known.last(), places(), self.end), in_memory);
+            let behind = with_cause(hole_after(self.known.last(), places(), self.end), &self.ended_in_memory);
             // A process that has the buffer has the rest in memory, or has just written it.
             let may_write = self.holder.may_write();
             self.between.extend(behind.into_iter().filter(|hole| !may_write || hole.cause == Cause::Memory));

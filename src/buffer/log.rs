@@ -162,6 +162,8 @@ pub(super) struct Log<F: Fs> {
     pub(super) dirty: BTreeSet<PathBuf>,
     pub(super) dirty_since: Option<Instant>,
     pub(super) names: Names,
+    /// Whether the notes say that something is in memory only.
+    pub(super) noted_held: bool,
     pub(super) fullness: Fullness,
     /// Beyond this the file system would have too little left.
     pub(super) ceiling_bytes: u64,
@@ -239,6 +241,10 @@ impl<F: Fs> Log<F> {
         if endpoint.oldest_at.is_none() || endpoint.loan.is_none() {
             self.find_oldest(index);
         }
+        if !self.ring.is_idle() {
+            // A cursor beyond what is written says that there was more; the notes say where that was.
+            self.store_meta(Ending::Open);
+        }
         self.store_cursor(index);
         self.remove_passed();
     }
@@ -250,9 +256,10 @@ impl<F: Fs> Log<F> {
         }
     }
 
-    /// Removes segments every endpoint has passed, and is on record to have passed.
+    /// Removes segments every endpoint has passed, and is on record to have passed. Without any endpoint all of them stay,
+    /// for those that are configured again.
     pub(super) fn remove_passed(&mut self) {
-        let passed = self.endpoints.iter().map(|endpoint| endpoint.place.seq).min().unwrap_or(u64::MAX);
+        let Some(passed) = self.endpoints.iter().map(|endpoint| endpoint.place.seq).min() else { return };
         loop {
             let sealed = self.segments.len() > usize::from(self.active.is_some());
             if !sealed || self.segments.front().is_none_or(|segment| segment.end.seq > passed) {
@@ -343,7 +350,7 @@ impl<F: Fs> Log<F> {
 
     /// As the last act: what every endpoint has passed need not be read by the next process.
     fn remove_passed_without_meta(&mut self) {
-        let passed = self.endpoints.iter().map(|endpoint| endpoint.place.seq).min().unwrap_or(u64::MAX);
+        let Some(passed) = self.endpoints.iter().map(|endpoint| endpoint.place.seq).min() else { return };
         while let Some(segment) = self.segments.front().filter(|segment| segment.end.seq <= passed) {
             let path = self.segment_path(segment.first);
             if self.fs.remove(&path).is_err() {

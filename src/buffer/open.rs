@@ -14,11 +14,11 @@ use super::OpenError;
 use super::age::AgeGuard;
 use super::doubt::InDoubt;
 use super::durable::{Ending, LOCK_NAME, META_NAME, Meta, Names, cursor_files, meta_files, new_store_id};
-use super::endpoint::{Endpoint, Reason, cursor_path, place_of_cursor, store_of_cursor};
+use super::endpoint::{Endpoint, Reason, cursor_path, name_in_cursor, place_of_cursor, store_of_cursor};
 use super::fs::{Access, Entry, EntryKind, Fs, Locking};
 use super::log::blocks;
-use super::log::{Counts, Fullness, Log, LogOptions};
-use super::pair::Pair;
+use super::log::{Counts, Fullness, Log, LogOptions, lost_within};
+use super::pair::{Loaded, Pair};
 use super::quarantine::Quarantine;
 use super::record::RESUMABLE_LIMIT;
 use super::recover::{Claim, FileHeader, read_file_header};
@@ -96,6 +96,7 @@ impl<F: Fs> Log<F> {
             dirty: BTreeSet::new(),
             dirty_since: None,
             names: Names::default(),
+            noted_held: false,
             fullness: Fullness::Roomy,
             ceiling_bytes: options.max_bytes,
             short_of_disk: false,
@@ -109,7 +110,7 @@ impl<F: Fs> Log<F> {
         };
         log.find_quarantined();
         log.load_endpoints(&entries, meta.as_ref());
-        log.settle_in(meta.as_ref().map_or(&[], |meta| &meta.in_memory));
+        log.settle_in(&meta.map(|meta| meta.ended_in_memory(false)).unwrap_or_default());
         log.looked_at = Some(began);
         log.open_took = began.elapsed();
         Ok(log)
@@ -121,17 +122,21 @@ impl<F: Fs> Log<F> {
         let bases = cursor_bases(&dir, entries);
         let names = self.options.endpoints.clone();
         let ours: BTreeSet<_> = names.iter().map(|name| cursor_path(&dir, name)).collect();
-        let mut places = Vec::new();
-        for base in &bases {
-            let value = Pair::load(&self.fs, base.clone()).value;
-            places.extend(value.as_deref().and_then(|value| place_of_cursor(value, self.store_id)));
-            if !ours.contains(base) {
-                tracing::info!(cursor = %base.display(), "the cursor of an endpoint that is not configured is left alone");
+        let (mut places, mut others) = (Vec::new(), Vec::new());
+        for base in bases {
+            let Loaded { pair, value: Some(value), .. } = Pair::load(&self.fs, base.clone()) else { continue };
+            let place = place_of_cursor(&value, self.store_id);
+            places.extend(place);
+            if !ours.contains(&base) {
+                others.extend(place.map(|place| (pair, value, place)));
             }
         }
         let last = self.segments.back().map(|segment| segment.end);
         for mark in places.into_iter().chain(last).chain(meta.map(|meta| meta.end)) {
             self.end = self.end.furthest(mark);
+        }
+        for (pair, value, place) in others {
+            self.leave(pair, &value, place);
         }
         let fresh = self.segments.front().map_or(self.end, Segment::before);
         for name in names {
@@ -151,21 +156,41 @@ impl<F: Fs> Log<F> {
         }
     }
 
+    /// Says what becomes of an endpoint that is not configured.
+    fn leave(&mut self, pair: Pair, cursor: &[u8], place: Mark) {
+        let Some(name) = name_in_cursor(cursor) else { return };
+        let pending: u64 = self.segments.iter().map(|segment| segment.readable_after(place.samples)).sum();
+        if pending > 0 {
+            let fate = if self.options.endpoints.is_empty() {
+                "they stay while no endpoint is configured"
+            } else {
+                "they go with what the others have sent"
+            };
+            tracing::warn!(
+                endpoint = name,
+                pending,
+                "samples wait here for an endpoint that is not configured: {fate}"
+            );
+        }
+        self.note_away(pair, cursor);
+    }
+
     /// Counts what is missing, keeps the bounds, and says that the log is in use.
     fn settle_in(&mut self, in_memory: &[Hole]) {
-        if let Some(first) = self.segments.front().map(Segment::before) {
-            for endpoint in &mut self.endpoints {
-                let samples = endpoint.begin_at(first, in_memory);
-                if samples > 0 {
-                    tracing::error!(endpoint = %endpoint.name, samples,
-                        "samples this endpoint waited for are not in the buffer any more");
-                }
+        let first = self.segments.front().map(Segment::before);
+        for endpoint in &mut self.endpoints {
+            let Some(first) = first.or(Some(self.end).filter(|_| endpoint.was_away)) else { continue };
+            let samples = endpoint.begin_at(first, in_memory);
+            if samples > 0 {
+                tracing::error!(endpoint = %endpoint.name, samples, was_away = endpoint.was_away,
+                    "samples this endpoint waited for are not in the buffer any more");
             }
         }
         let places = self.endpoints.iter().map(|endpoint| endpoint.place);
         let behind = hole_after(self.segments.back(), places, self.end);
         self.between = with_cause(std::mem::take(&mut self.between).into_iter().chain(behind), in_memory);
         self.counts.damage_found += self.damaged_places();
+        self.say_missing();
         self.store_meta(Ending::Open);
         self.look_at_disk();
         while self.used_bytes() > self.options.max_bytes {
@@ -179,11 +204,24 @@ impl<F: Fs> Log<F> {
             self.find_oldest(index);
             self.store_cursor(index);
         }
-        if self.endpoints.is_empty() {
-            self.between.clear();
-        }
         tracing::info!(path = %self.options.dir.display(), segments = self.segments.len(), used_bytes = self.used_bytes(),
             unclean = self.unclean_start, "buffer opened");
+    }
+
+    /// What is missing behind the oldest segment, as far as somebody waits for it.
+    fn say_missing(&self) {
+        let Some(place) = self.endpoints.iter().map(|endpoint| endpoint.place).min_by_key(|place| place.seq) else {
+            return;
+        };
+        let (damage, memory) = lost_within(self.between.iter().copied(), place.samples, u64::MAX);
+        let path = self.options.dir.display();
+        if damage > 0 {
+            tracing::error!(path = %path, samples = damage, "samples are gone from the buffer; they count as corrupt");
+        }
+        if memory > 0 {
+            tracing::warn!(path = %path, samples = memory,
+                "samples were in memory only when outhaul ended, because the disk could not be written; they count as evicted");
+        }
     }
 
     /// Places where the disk does not give back what was written.

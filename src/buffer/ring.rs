@@ -135,6 +135,12 @@ impl Ring {
         self.waiting.insert(place, waiting);
     }
 
+    /// From the first to the last of what waits, in the log's running count.
+    pub(super) fn span(&self) -> Option<Hole> {
+        let (first, last) = self.waiting.front().zip(self.waiting.back())?;
+        Some(Hole { start: first.before().samples, end: last.after().samples, cause: Cause::Memory })
+    }
+
     /// What is to be written first.
     pub(super) fn pop(&mut self) -> Option<Waiting> {
         let first = self.waiting.pop_front()?;

@@ -112,8 +112,8 @@ impl Lineup {
 /// What was given out after the `last` segment, or, where an endpoint has settled some of that, after the place that is
 /// furthest behind.
 pub(super) fn hole_after(last: Option<&Segment>, places: impl Iterator<Item = Mark>, end: Mark) -> Option<Hole> {
-    let settled = places.map(|place| place.samples).min().unwrap_or(0);
-    lost_range(settled.max(last.map_or(0, |last| last.end.samples)), end.samples)
+    let settled = places.map(|place| place.samples).min();
+    lost_range(settled.max(last.map(|last| last.end.samples))?, end.samples)
 }
 
 /// `holes` as what they are: of what was in memory only when a process ended, memory lost it, not the disk.

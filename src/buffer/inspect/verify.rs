@@ -198,12 +198,12 @@ impl Check<'_> {
         }
     }
 
-    /// What lay before the oldest segment. It is surely damage only where every endpoint misses some: one that is
-    /// configured no more holds nothing back.
+    /// What lay before the oldest segment. It is surely damage only where every endpoint misses some: a power cut may have
+    /// taken an endpoint's cursor back under `sync: interval` and `never`.
     fn front(&mut self) {
         let waited_for = &self.inspection.waited_for;
         let Some(first) = self.inspection.known.first() else { return };
-        if waited_for.is_empty() || waited_for.len() < self.inspection.endpoints.len() {
+        if waited_for.is_empty() || waited_for.len() + self.inspection.away < self.inspection.endpoints.len() {
             return;
         }
         let most = waited_for.iter().map(|(_, samples)| *samples).max().unwrap_or(0);

@@ -65,23 +65,20 @@ fn of_a_loan_over_several_segments_only_what_was_in_the_evicted_one_is_given_up(
         check(&log);
         assert_eq!(log.status().evicted_segments_total, 1);
         let on_disk = Inspection::open(dir.path()).unwrap().verify(&mut |_, _| ()).samples;
-        match ending {
-            "answered" => {
-                ack(&mut log, 0, &lease);
-                let ledger = ledger(&log, 0);
-                assert_eq!((ledger.delivered, ledger.evicted.total()), (lease.samples, 0));
+        if ending == "answered" {
+            ack(&mut log, 0, &lease);
+            let ledger = ledger(&log, 0);
+            assert_eq!((ledger.delivered, ledger.evicted.total()), (lease.samples, 0));
+        } else {
+            let end = log.end.samples;
+            if ending == "closed" {
+                log.close(Instant::now());
+                assert_eq!(ledger(&log, 0).pending, on_disk);
             }
-            _ => {
-                let end = log.end.samples;
-                if ending == "closed" {
-                    log.close(Instant::now());
-                    assert_eq!(ledger(&log, 0).pending, on_disk);
-                }
-                drop(log);
-                log = open(&options);
-                let ledger = ledger(&log, 0);
-                assert_eq!((ledger.pending, ledger.evicted.size), (on_disk, end - on_disk), "{ending}");
-            }
+            drop(log);
+            log = open(&options);
+            let ledger = ledger(&log, 0);
+            assert_eq!((ledger.pending, ledger.evicted.size), (on_disk, end - on_disk), "{ending}");
         }
         check(&log);
     }

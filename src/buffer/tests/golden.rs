@@ -69,8 +69,14 @@ fn fixed(dir: &Path) -> LogOptions {
 /// Leaves the same bytes behind each time.
 fn live(options: &LogOptions, close: bool) {
     std::fs::create_dir_all(&options.dir).unwrap();
-    let meta =
-        Meta { store_id: STORE_ID, end: Mark::default(), last_at: None, ending: Ending::Closed, in_memory: Vec::new() };
+    let meta = Meta {
+        store_id: STORE_ID,
+        end: Mark::default(),
+        last_at: None,
+        ending: Ending::Closed,
+        in_memory: Vec::new(),
+        held: None,
+    };
     Pair::load(&RealFs, options.dir.join(META_NAME)).pair.store(&RealFs, &meta.encode()).unwrap();
     let mut log = open(options);
     for at in 1..=20 {

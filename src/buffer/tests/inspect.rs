@@ -187,7 +187,7 @@ fn the_oldest_segment_missing_is_found_where_every_endpoint_waited_for_it() {
 }
 
 #[test]
-fn what_an_endpoint_that_is_no_more_waited_for_is_told_and_is_no_damage() {
+fn what_went_while_an_endpoint_was_not_configured_was_dropped_on_purpose_and_is_no_damage() {
     let dir = tempfile::tempdir().unwrap();
     let both = options(dir.path(), &BOTH);
     let mut log = open(&both);
@@ -204,7 +204,8 @@ fn what_an_endpoint_that_is_no_more_waited_for_is_told_and_is_no_damage() {
     append(&mut log, &snapshot(3, 20));
     drop(log);
     let seen = Inspection::open(dir.path()).unwrap();
-    assert_eq!(seen.waited_for, [("b".to_owned(), 40)]);
+    let b = &seen.endpoint("b").unwrap().ledger;
+    assert_eq!((b.appended, b.pending, b.evicted.purged), (60, 20, 40));
     assert_eq!(damages(dir.path()), []);
 }
 
@@ -312,7 +313,57 @@ fn what_was_delivered_to_all_but_an_endpoint_that_is_no_more_is_no_damage() {
     log.close(Instant::now());
     drop(log);
     let seen = Inspection::open(dir.path()).unwrap();
-    assert_eq!((seen.segments.len(), &seen.waited_for[..]), (0, &[("b".to_owned(), 40)][..]));
+    let b = &seen.endpoint("b").unwrap().ledger;
+    assert_eq!((seen.segments.len(), &seen.waited_for[..]), (0, &[][..]));
+    assert_eq!((b.appended, b.evicted.purged, b.corrupt), (40, 40, 0));
+    assert_eq!(damages(dir.path()), []);
+    let log = open(&options(dir.path(), &BOTH));
+    assert_eq!(ledger(&log, 1), *b);
+}
+
+#[test]
+fn without_any_endpoint_the_backlog_stays_for_those_that_are_configured_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let configured = options(dir.path(), &["a"]);
+    let mut log = open(&configured);
+    append(&mut log, &snapshot(1, 5));
+    log.close(Instant::now());
+    drop(log);
+    let mut log = open(&options(dir.path(), &[]));
+    append(&mut log, &snapshot(2, 5));
+    log.close(Instant::now());
+    drop(log);
+    assert_eq!(damages(dir.path()), []);
+    let mut log = open(&configured);
+    assert_eq!((ledger(&log, 0).appended, ledger(&log, 0).pending), (5, 5));
+    assert_eq!(drain(&mut log, 0, ALL), [snapshot(1, 5)]);
+}
+
+#[test]
+fn killed_with_samples_in_memory_that_others_were_sent_is_no_damage_and_one_account_inside_and_outside() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path(), &BOTH);
+    let mut log = open(&options);
+    append(&mut log, &snapshot(1, 5));
+    log.close(Instant::now());
+    drop(log);
+    let mut log = open(&options);
+    let blocked = block_the_next_segment(&log);
+    for at in 2..=11 {
+        assert!(!append(&mut log, &snapshot(at, 5)).durable);
+    }
+    drain(&mut log, 0, ONE);
+    let alive = ledger(&log, 1);
+    assert_eq!(Inspection::open(dir.path()).unwrap().endpoint("b").unwrap().ledger, alive);
+    drop(log);
+    std::fs::remove_dir(&blocked).unwrap();
+    let outside = Inspection::open(dir.path()).unwrap().endpoint("b").unwrap().ledger;
+    assert_eq!((outside.appended, outside.pending, outside.evicted.memory, outside.corrupt), (55, 5, 50, 0));
+    assert_eq!(damages(dir.path()), []);
+    let mut log = open(&options);
+    assert_eq!(ledger(&log, 1), outside);
+    append(&mut log, &snapshot(12, 5));
+    assert_eq!(Inspection::open(dir.path()).unwrap().endpoint("b").unwrap().ledger, ledger(&log, 1));
     assert_eq!(damages(dir.path()), []);
 }
 
