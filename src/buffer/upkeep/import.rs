@@ -175,7 +175,7 @@ impl Import<'_> {
             self.imported.known += 1;
             return ControlFlow::Continue(());
         }
-        if carried.snapshot.samples.is_empty() {
+        if carried.snapshot.sample_count() == 0 {
             return ControlFlow::Continue(());
         }
         let is_other = self.batch.first().is_some_and(|first| first.store_id != carried.store_id);
@@ -210,7 +210,9 @@ impl Import<'_> {
             }
         }
         self.upkeep.log.sync_dirty(Instant::now());
-        self.memory.intent = None;
+        // What waits in memory may still be written when the log is closed: the next import looks whether it was.
+        let may_come = !self.upkeep.log.ring.is_idle();
+        self.memory.intent.take_if(|_| !may_come);
         result.and(self.remember())
     }
 
@@ -268,12 +270,15 @@ impl Import<'_> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::path::Path;
+    use std::sync::Arc;
 
     use proptest::prelude::*;
 
     use super::super::super::carry;
     use super::super::super::inspect::{Inspection, Selection};
     use super::*;
+    use crate::model::{HistogramParts, HistogramSample, Labels, Metadata, MetricKind, NativeHistogram, Series};
 
     proptest! {
         #[test]
@@ -299,23 +304,80 @@ mod tests {
         assert!(known.has(6 * RANGES_MAX as u64 - 1), "the newest is remembered");
     }
 
-    #[test]
-    fn what_an_interrupted_import_never_appended_is_not_said_to_be_doubled() {
-        let options = |dir: &std::path::Path| crate::buffer::Options {
+    fn options(dir: &Path) -> crate::buffer::Options {
+        crate::buffer::Options {
             path: dir.to_owned(),
             max_bytes: 16 << 20,
             max_age: None,
             min_free: Some(0),
             sync: crate::buffer::SyncPolicy::Never,
             endpoints: vec!["a".to_owned()],
-        };
-        let (source, hub) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        Upkeep::open(options(source.path())).unwrap().close();
-        let file = source.path().join("x.ohx");
-        let inspection = Inspection::open(source.path()).unwrap();
+        }
+    }
+
+    /// What the buffer in `dir` exports once it took these in.
+    fn exported(dir: &Path, snapshots: Vec<Snapshot>) -> ExportFile {
+        let mut upkeep = Upkeep::open(options(dir)).unwrap();
+        for snapshot in snapshots {
+            assert!(upkeep.log.append(snapshot, Instant::now()).unwrap().durable);
+        }
+        upkeep.close();
         let mut out = Vec::new();
+        let inspection = Inspection::open(dir).unwrap();
         carry::export(&inspection, Selection::default(), Timestamp::from_millis(1), &mut out, &mut |_, _| ()).unwrap();
+        let file = dir.join("x.ohx");
         std::fs::write(&file, out).unwrap();
+        ExportFile::open(&file).unwrap()
+    }
+
+    fn pending(dir: &Path) -> u64 {
+        Inspection::open(dir).unwrap().endpoint("a").unwrap().ledger.pending
+    }
+
+    fn histogram_sample() -> HistogramSample {
+        let histogram = Arc::new(NativeHistogram::new(HistogramParts::integer(0, 0, 1.5)).unwrap());
+        let labels = Labels::builder().with("__name__", "seconds").build().unwrap();
+        let metadata = Metadata::of("seconds", MetricKind::Histogram, "how long it took");
+        HistogramSample { series: Arc::new(Series::new(labels, Arc::new(metadata))), histogram, start: None }
+    }
+
+    #[test]
+    fn a_snapshot_of_native_histograms_alone_is_taken_in_too() {
+        let (source, hub) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let histograms = vec![histogram_sample()];
+        let file = exported(
+            source.path(),
+            vec![Snapshot { histograms, ..Snapshot::new(Timestamp::from_millis(1000), Vec::new()) }],
+        );
+        let mut upkeep = Upkeep::open(options(hub.path())).unwrap();
+        assert_eq!(upkeep.import(&file, false, &mut |_, _| ()).snapshots, 1);
+    }
+
+    #[test]
+    fn what_the_disk_took_only_when_the_import_had_failed_is_not_taken_in_twice() {
+        let (source, hub) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let histograms = || vec![histogram_sample()];
+        let snapshot =
+            |at| Snapshot { histograms: histograms(), ..Snapshot::new(Timestamp::from_millis(at), Vec::new()) };
+        let file = exported(source.path(), vec![snapshot(1000), snapshot(2000)]);
+        let mut upkeep = Upkeep::open(options(hub.path())).unwrap();
+        let blocked = upkeep.log.segment_path(upkeep.log.next_place().seq + 1);
+        std::fs::create_dir(&blocked).unwrap();
+        assert!(upkeep.import(&file, false, &mut |_, _| ()).stopped.is_some());
+        std::fs::remove_dir(&blocked).unwrap();
+        upkeep.close();
+        assert_eq!(pending(hub.path()), 1);
+        let mut upkeep = Upkeep::open(options(hub.path())).unwrap();
+        let imported = upkeep.import(&file, false, &mut |_, _| ());
+        assert_eq!((imported.known, imported.snapshots, imported.maybe_doubled), (1, 1, 0));
+        upkeep.close();
+        assert_eq!(pending(hub.path()), 2);
+    }
+
+    #[test]
+    fn what_an_interrupted_import_never_appended_is_not_said_to_be_doubled() {
+        let (source, hub) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let file = exported(source.path(), Vec::new());
         let mut upkeep = Upkeep::open(options(hub.path())).unwrap();
         let first = upkeep.log.next_place().seq + 1;
         let intent = Intent { store: "00".to_owned(), first, snapshots: vec![(1, 1, 5), (2, 2, 5)] };
@@ -323,7 +385,7 @@ mod tests {
         upkeep.log.save_state(STATE, &serde_json::to_vec(&memory).unwrap()).unwrap();
         drop(upkeep);
         let mut upkeep = Upkeep::open(options(hub.path())).unwrap();
-        let imported = upkeep.import(&ExportFile::open(&file).unwrap(), false, &mut |_, _| ());
+        let imported = upkeep.import(&file, false, &mut |_, _| ());
         assert_eq!(imported.maybe_doubled, 0);
     }
 }
