@@ -100,6 +100,8 @@ pub(super) struct World {
     /// Worse than single flipped bits happened: no bound on `corrupt`.
     wrecked: bool,
     files_were_cut: bool,
+    /// The only record after what was cut or deleted may be one whose header is damaged.
+    newest_was_flipped: bool,
     /// One of two files of a cursor may not be whole, so that a write that fails may tear the other.
     notes_were_flipped: bool,
     /// Samples whose loss nobody can notice: the last record of a killed process with a flipped bit in its header.
@@ -138,6 +140,7 @@ impl World {
             flipped: BTreeSet::new(),
             wrecked: false,
             files_were_cut: false,
+            newest_was_flipped: false,
             notes_were_flipped: false,
             unnoticed_samples: 0,
             largest_samples: 0,
@@ -223,6 +226,7 @@ impl World {
             self.volatile_samples += count;
             self.clean_life = false;
         } else if fresh_promises {
+            self.newest_was_flipped = false;
             for seen in self.seen.values_mut() {
                 seen.owed.insert(id);
                 seen.owed_samples += count;

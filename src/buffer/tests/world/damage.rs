@@ -13,7 +13,13 @@ impl World {
                 self.flips += 1;
                 // A second one may hit the other copy of a definition.
                 self.wrecked |= !self.flipped.insert(path.clone());
-                self.unnoticed_samples += u64::from(self.is_newest(&segments, &path)) * self.largest_samples;
+                if self.is_newest(&segments, &path) {
+                    self.unnoticed_samples += self.largest_samples;
+                    self.newest_was_flipped = true;
+                    if self.files_were_cut {
+                        self.nothing_is_promised_of_the_past();
+                    }
+                }
                 self.fs.flip(&path, bit % (self.fs.len_of(&path) * 8).max(1));
             }
             Step::FlipNote { file, bit } => {
@@ -76,10 +82,10 @@ impl World {
         self.wrecked = true;
         let is_newest = self.is_newest(segments, path);
         let was_cut_before = std::mem::replace(&mut self.files_were_cut, true);
-        if !is_newest {
+        if !is_newest && !self.newest_was_flipped {
             return;
         }
-        if was_cut_before {
+        if was_cut_before || self.newest_was_flipped {
             // With the newest gone, what an older one lost has nothing after it either.
             return self.nothing_is_promised_of_the_past();
         }
