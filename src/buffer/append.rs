@@ -57,9 +57,7 @@ impl<F: Fs> Log<F> {
             self.store_meta(Ending::Open);
             return Ok(Appended { position: Position(self.end.seq), durable: true });
         }
-        self.end = self.next_place();
-        self.left_out = 0;
-        let held = Held { before: self.end, snapshot };
+        let held = Held { before: self.next_place(), snapshot };
         let after = held.after();
         if self.ring.retry_at().is_some_and(|at| at <= now) {
             self.drain_ring(now);
@@ -74,6 +72,7 @@ impl<F: Fs> Log<F> {
             }
         }
         self.advance(after, at);
+        self.left_out = 0;
         if !durable {
             self.hold(held, now);
         }

@@ -260,9 +260,23 @@ impl<F: Fs> Log<F> {
                     self.note_error(Operation::Sync, &error);
                     self.mark_dirty(path);
                 }
-                (Err(error), None) if error.kind() != io::ErrorKind::NotFound => self.sync_failed(&path, &error),
+                (Err(error), None) if error.kind() != io::ErrorKind::NotFound => self.small_sync_failed(&path, &error),
                 (_, None) => {}
             }
+        }
+    }
+
+    /// The value in `path` may never get to the disk: the next one goes over it, and leaves the one before alone.
+    fn small_sync_failed(&mut self, path: &Path, error: &io::Error) {
+        self.note_error(Operation::Sync, error);
+        tracing::warn!(path = %path.display(), %error, "the disk failed to keep what was written; it is written again with the next");
+        let Self { endpoints, states, meta, .. } = self;
+        for endpoint in endpoints.iter_mut().filter(|endpoint| endpoint.pair.newest_path() == path) {
+            endpoint.is_saved = false;
+            endpoint.pair.step_back();
+        }
+        for pair in states.values_mut().chain([meta]).filter(|pair| pair.newest_path() == path) {
+            pair.step_back();
         }
     }
 

@@ -9,6 +9,8 @@ use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, Open
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::fs::OFlags;
+
 /// How often a failed read is tried before its bytes are given up,
 const READ_TRIES: usize = 3;
 /// and the pause between two tries.
@@ -201,7 +203,8 @@ impl Fs for RealFs {
 
     fn open(&self, path: &Path, access: Access) -> io::Result<File> {
         let mut options = OpenOptions::new();
-        options.read(true).mode(FILE_MODE);
+        // A pipe that somebody put here is not waited for; for files it means nothing (open(2)).
+        options.read(true).mode(FILE_MODE).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
         match access {
             Access::Read => {}
             Access::Overwrite => {

@@ -233,7 +233,8 @@ impl<F: Fs> Log<F> {
 
 /// The store's id from a segment, or else from a cursor, where the log's own notes are gone.
 pub(super) fn store_id_of<F: Fs>(fs: &F, dir: &Path, entries: &[Entry]) -> Option<u128> {
-    let mut segments: Vec<u64> = entries.iter().filter_map(|entry| parse_name(&entry.name)).collect();
+    let files = entries.iter().filter(|entry| entry.kind == EntryKind::File);
+    let mut segments: Vec<u64> = files.filter_map(|entry| parse_name(&entry.name)).collect();
     segments.sort_unstable();
     let mut in_headers = segments.iter().rev().filter_map(|&first| {
         let file = fs.open(&dir.join(file_name(first)), Access::Read).ok()?;
@@ -297,7 +298,7 @@ fn find_segments<F: Fs>(fs: &F, dir: &Path, entries: &[Entry], store_id: u128) -
     for &Surplus { first, bytes, samples } in &lineup.surplus {
         if samples > 0 {
             tracing::error!(
-                segment = first,
+                segment = file_name(first),
                 samples,
                 "a segment that could not be read before was given up then; its samples are lost"
             );

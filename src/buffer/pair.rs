@@ -141,7 +141,8 @@ impl Pair {
         Ok(())
     }
 
-    /// Overwrites the older file with `value`. The caller decides when it must be durable.
+    /// Overwrites the older file with `value`; the other where that one cannot be a file. The caller decides when it must be
+    /// durable.
     ///
     /// # Errors
     /// Whatever the file system says; the value before is then still whole.
@@ -149,8 +150,15 @@ impl Pair {
         if value.len() > VALUE_MAX_BYTES {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the value is longer than 16 MiB"));
         }
-        let generation = self.generation + 1;
-        let file = fs.open(&self.next_path(), Access::Overwrite)?;
+        match self.store_as(fs, self.generation + 1, value) {
+            // Somebody put something else in its place. One file is better than none.
+            Err(error) if is_obstructed(&error) => self.store_as(fs, self.generation + 2, value),
+            stored => stored,
+        }
+    }
+
+    fn store_as<F: Fs>(&mut self, fs: &F, generation: u64, value: &[u8]) -> io::Result<F::File> {
+        let file = fs.open(&self.path_of(generation), Access::Overwrite)?;
         fs.write_all_at(&file, &frame(generation, value), 0)?;
         self.generation = generation;
         Ok(file)
@@ -174,6 +182,13 @@ impl Pair {
     pub(super) fn step_back(&mut self) {
         self.generation = self.generation.saturating_sub(1);
     }
+}
+
+/// Whether what has a file's name is none: a directory, or something that cannot be written at an offset (open(2), pwrite(2)).
+fn is_obstructed(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let raw = error.raw_os_error();
+    [Errno::ISDIR, Errno::SPIPE, Errno::NXIO, Errno::LOOP].iter().any(|errno| Some(errno.raw_os_error()) == raw)
 }
 
 /// A file's bytes.
@@ -263,6 +278,31 @@ mod tests {
         std::fs::write(&paths(&base)[0], b"").unwrap();
         let loaded = Pair::load(&RealFs, base);
         assert_eq!((loaded.value.as_deref(), loaded.damaged), (Some(&b"value"[..]), None));
+    }
+
+    #[test]
+    fn where_one_of_the_files_cannot_be_one_the_other_takes_every_value() {
+        for blocked in 0..2 {
+            let dir = tempfile::tempdir().unwrap();
+            let base = dir.path().join("x");
+            std::fs::create_dir(&paths(&base)[blocked]).unwrap();
+            let mut pair = Pair::load(&RealFs, base.clone()).pair;
+            for value in [b"first", b"again", b"third"] {
+                pair.store(&RealFs, value).unwrap();
+                assert_eq!(Pair::load(&RealFs, base.clone()).value.as_deref(), Some(&value[..]));
+            }
+        }
+    }
+
+    #[test]
+    fn a_pipe_in_a_files_place_is_neither_waited_for_nor_written_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().join("x");
+        let made = std::process::Command::new("mkfifo").args(paths(&base)).status().unwrap();
+        assert!(made.success());
+        let mut loaded = Pair::load(&RealFs, base);
+        assert_eq!(loaded.value, None);
+        assert!(loaded.pair.store(&RealFs, b"value").is_err());
     }
 
     #[test]

@@ -107,6 +107,14 @@ struct File {
     bytes: u64,
     endpoint: String,
     samples: u64,
+    /// Nothing of it could be read when it was to be sent again.
+    is_damaged: bool,
+}
+
+impl File {
+    fn is_to_be_sent(&self, name: &str, endpoint: &str) -> bool {
+        name.ends_with(AGAIN) && self.endpoint == endpoint && !self.is_damaged
+    }
 }
 
 /// The files that are there.
@@ -126,8 +134,7 @@ impl Quarantine {
 
     /// How many files of `endpoint` are to be sent again.
     pub(super) fn requeued(&self, endpoint: &str) -> usize {
-        let wanted = |(name, file): &(&String, &File)| name.ends_with(AGAIN) && file.endpoint == endpoint;
-        self.files.iter().filter(wanted).count()
+        self.files.iter().filter(|(name, file)| file.is_to_be_sent(name, endpoint)).count()
     }
 
     pub(super) fn status(&self) -> QuarantineStatus {
@@ -167,7 +174,7 @@ impl<F: Fs> Log<F> {
             let file = known.remove(&entry.name).unwrap_or_else(|| {
                 let about = read_about(&self.fs, &dir.join(&entry.name)).ok().flatten();
                 let (endpoint, samples) = about.map_or_else(Default::default, |about| (about.endpoint, about.samples));
-                File { bytes: blocks(entry.len), endpoint, samples }
+                File { bytes: blocks(entry.len), endpoint, samples, is_damaged: false }
             });
             self.quarantine.files.insert(entry.name, file);
         }
@@ -188,7 +195,7 @@ impl<F: Fs> Log<F> {
         match self.write_quarantined(first, &endpoint, &bytes) {
             Ok(name) => {
                 self.quarantine.added_samples += samples;
-                let file = File { bytes: blocks(bytes.len() as u64), endpoint, samples };
+                let file = File { bytes: blocks(bytes.len() as u64), endpoint, samples, is_damaged: false };
                 self.quarantine.files.insert(name, file);
             }
             Err(error) => {
@@ -202,7 +209,8 @@ impl<F: Fs> Log<F> {
     /// Whether `bytes` more are within the bounds, the oldest files removed where needed.
     fn make_quarantine_room(&mut self, bytes: u64) -> bool {
         let own_bound = BYTES_MAX.min(self.options.max_bytes / SHARE);
-        if bytes > own_bound {
+        // Nothing is removed for what does not fit even so.
+        if bytes > own_bound || self.used_bytes() - self.quarantine.bytes() + bytes > self.bound_bytes() {
             return false;
         }
         loop {
@@ -252,22 +260,24 @@ impl<F: Fs> Log<F> {
     /// Samples of the endpoint that somebody wants sent again, oldest first.
     pub(super) fn requeued(&mut self, index: usize) -> Option<Requeued> {
         let endpoint = self.endpoints.get(index)?.name.clone();
-        let is_wanted = |(name, file): &(&String, &File)| name.ends_with(AGAIN) && file.endpoint == endpoint;
-        let id = self.quarantine.files.iter().find(is_wanted)?.0.clone();
-        match read(&self.fs, &self.quarantine_dir().join(&id)) {
-            Ok(Some(found)) if !found.snapshots.is_empty() => {
-                Some(Requeued { id, snapshots: found.snapshots, samples: found.samples })
-            }
-            Ok(_) => {
-                tracing::error!(file = %id, "a file of the quarantine is damaged and cannot be sent again; it is left alone");
-                self.quarantine.files.remove(&id);
-                None
-            }
-            Err(error) => {
-                self.note_error(Operation::Quarantine, &error);
-                None
+        let dir = self.quarantine_dir();
+        let files = &mut self.quarantine.files;
+        for (id, file) in files.iter_mut().filter(|(name, file)| file.is_to_be_sent(name, &endpoint)) {
+            match read(&self.fs, &dir.join(id)) {
+                Ok(Some(found)) if !found.snapshots.is_empty() => {
+                    return Some(Requeued { id: id.clone(), snapshots: found.snapshots, samples: found.samples });
+                }
+                Ok(_) => {
+                    tracing::error!(file = %id, "a file of the quarantine is damaged and cannot be sent again; it is left alone");
+                    file.is_damaged = true;
+                }
+                Err(error) => {
+                    self.note_error(Operation::Quarantine, &error);
+                    return None;
+                }
             }
         }
+        None
     }
 
     /// Settles what was sent again: it was counted as refused, and what was not refused once more is moved.

@@ -13,7 +13,7 @@ use super::endpoint::{LentRecord, Loan, Spot};
 use super::fs::{Access, Fs, is_disk_error, retry};
 use super::log::Log;
 use super::record::{Header, Kind, Seed};
-use super::segment::{Cause, FILE_HEADER_LEN, Mark, Segment, samples_through};
+use super::segment::{Cause, FILE_HEADER_LEN, Mark, Segment, file_name, samples_through};
 use super::status::Operation;
 use super::stretch::{Lesson, decode, learn};
 use super::walk::Walk;
@@ -173,7 +173,7 @@ impl<F: Fs> Log<F> {
             return Read::Nothing;
         };
         let samples = segment.lose(segment.start, segment.end.samples, Cause::Damage);
-        tracing::error!(path, segment = segment.first, samples, %error, "a segment of the buffer is gone; its samples are lost");
+        tracing::error!(path, segment = file_name(segment.first), samples, %error, "a segment of the buffer is gone; its samples are lost");
         Read::Passed(segment.end)
     }
 
@@ -282,11 +282,20 @@ fn find_record<F: Fs>(
             return Read::Record { record, snapshot };
         }
         let samples = segment.lose(header.samples_before, header.samples_after(), Cause::Damage);
-        tracing::error!(segment = segment.first, position = header.seq, samples, "a damaged record was lost");
+        tracing::error!(
+            segment = file_name(segment.first),
+            position = header.seq,
+            samples,
+            "a damaged record was lost"
+        );
     }
     let samples = segment.lose(expected.samples, segment.end.samples, Cause::Damage);
     if samples > 0 {
-        tracing::error!(segment = segment.first, samples, "the end of a segment is damaged; its samples are lost");
+        tracing::error!(
+            segment = file_name(segment.first),
+            samples,
+            "the end of a segment is damaged; its samples are lost"
+        );
     }
     Read::Passed(segment.end)
 }

@@ -163,3 +163,14 @@ fn states_survive_and_count_towards_the_bound() {
     assert_eq!(log.load_state("docker unix:///x"), Some(vec![7; 20_000]));
     assert_eq!(log.load_state("another"), None);
 }
+
+#[test]
+fn a_first_snapshot_that_can_never_fit_moves_no_position() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LogOptions { max_bytes: 96 << 10, ..options(dir.path(), &["a"]) };
+    open(&options).close(Instant::now());
+    let mut log = open(&LogOptions { ahead: 1000, ..options });
+    assert!(log.append(snapshot(1, 100_000), Instant::now()).is_err());
+    assert_eq!(log.end.seq, 0);
+    assert_eq!(append(&mut log, &snapshot(2, 1)).position, Position(1001));
+}

@@ -509,3 +509,25 @@ fn a_state_saved_twice_between_two_syncs_by_the_timer_is_not_lost_to_a_power_cut
         assert!(Log::open(fs, options).unwrap().load_state("x").is_some(), "seed {seed}");
     }
 }
+
+#[test]
+fn a_state_that_the_timer_could_not_force_to_the_disk_is_written_over_and_leaves_the_one_before_alone() {
+    for seed in 0..100 {
+        let (fs, options, log) = simulated(1024);
+        drop(log);
+        let options = LogOptions { sync: SyncPolicy::Interval(Duration::from_secs(20)), ..options };
+        let mut log = Log::open(fs.clone(), options.clone()).unwrap();
+        for value in 1..=2 {
+            log.save_state("x", &[value; 3000]).unwrap();
+            log.sync_dirty(Instant::now());
+        }
+        log.save_state("x", &[3; 3000]).unwrap();
+        fs.set(Some(Fault::All { op: Op::Sync, errno: EIO }));
+        log.sync_dirty(Instant::now());
+        fs.set(None);
+        log.save_state("x", &[4; 3000]).unwrap();
+        drop(log);
+        fs.power_loss(seed);
+        assert!(Log::open(fs, options).unwrap().load_state("x").is_some(), "seed {seed}");
+    }
+}

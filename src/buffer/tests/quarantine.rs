@@ -135,3 +135,48 @@ fn damage_in_the_quarantine_costs_only_what_is_damaged() {
         check(&log);
     }
 }
+
+#[test]
+fn a_damaged_file_that_is_to_be_sent_again_keeps_no_other_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path(), &["a"]);
+    let mut log = open(&options);
+    for at in 1..=2 {
+        append(&mut log, &snapshot(at, 20));
+        refuse(&mut log, 0, &snapshot(at, 20));
+    }
+    for (index, file) in files(&options).iter().enumerate() {
+        let again = file.to_str().unwrap().replace(RESTING, AGAIN);
+        std::fs::rename(file, &again).unwrap();
+        if index == 0 {
+            let mut bytes = std::fs::read(&again).unwrap();
+            bytes[200..].fill(0);
+            std::fs::write(&again, bytes).unwrap();
+        }
+    }
+    for minutes in 1..3 {
+        log.tick(Instant::now() + Duration::from_secs(60 * minutes));
+        assert_eq!(log.requeued(0).unwrap().snapshots, [snapshot(2, 20)]);
+        assert_eq!(log.status().endpoints[0].requeued, 1);
+    }
+}
+
+#[test]
+fn nothing_is_removed_from_the_quarantine_for_what_does_not_fit_even_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path(), &["a"]);
+    let mut log = open(&options);
+    for at in 1..=3 {
+        append(&mut log, &snapshot(at, 20));
+        refuse(&mut log, 0, &snapshot(at, 20));
+    }
+    let mut at = 4;
+    while ledger(&log, 0).evicted.size == 0 || log.status().used_bytes + 4096 <= options.max_bytes {
+        append(&mut log, &snapshot(at, 60));
+        at += 1;
+    }
+    let lease = log.next(0, Limits { instants_max: 30, samples_max: usize::MAX }).unwrap();
+    let large: Vec<Snapshot> = (0..12).flat_map(|_| lease.snapshots.clone()).collect();
+    log.quarantine(0, &large, &verdict(Fault::Refused));
+    assert_eq!(log.status().quarantine.files, 3);
+}

@@ -86,6 +86,24 @@ pub(super) fn export(options: &ExportOptions) -> Result<Exit, Exit> {
         check_endpoint(&inspection, name)?;
     }
     let mut upkeep = if options.purge { Some(found.upkeep(&inspection)?) } else { None };
+    let exported = write_and_purge(options, &found, inspection, upkeep.as_mut());
+    if let Some(upkeep) = upkeep {
+        upkeep.close();
+    }
+    let exported = exported?;
+    tell_exported(options, &exported)?;
+    if exported.damaged > 0 {
+        return Err(failed(&format_args!("{} records could not be read and are not in the file", exported.damaged)));
+    }
+    Ok(Exit::Fine)
+}
+
+fn write_and_purge(
+    options: &ExportOptions,
+    found: &Found,
+    inspection: Inspection,
+    upkeep: Option<&mut Upkeep>,
+) -> Result<Exported, Exit> {
     let inspection = if upkeep.is_some() { found.inspect()? } else { inspection };
     let passed = match &options.endpoint {
         _ if options.all => 0,
@@ -96,19 +114,12 @@ pub(super) fn export(options: &ExportOptions) -> Result<Exit, Exit> {
     let mut progress = Progress::new("exporting");
     let written = write(options, &inspection, selection, &mut progress);
     drop(progress);
-    let exported =
-        written.map_err(|error| failed(&format_args!("{} cannot be written: {error}", named(&options.file))))?;
-    if let (Some(upkeep), Some(last)) = (&mut upkeep, exported.last_position) {
+    let exported = written
+        .map_err(|error| failed(&format_args!("{} cannot be written: {error}", named(&options.file, "stdout"))))?;
+    if let (Some(upkeep), Some(last)) = (upkeep, exported.last_position) {
         upkeep.purge(Purge::Through(last), options.endpoint.as_deref()).map_err(|error| super::unusable(&error))?;
     }
-    if let Some(upkeep) = upkeep {
-        upkeep.close();
-    }
-    tell_exported(options, &exported)?;
-    if exported.damaged > 0 {
-        return Err(failed(&format_args!("{} records could not be read and are not in the file", exported.damaged)));
-    }
-    Ok(Exit::Fine)
+    Ok(exported)
 }
 
 fn tell_exported(options: &ExportOptions, exported: &Exported) -> Result<(), Exit> {
@@ -146,8 +157,8 @@ fn is_there(file: &Path) -> bool {
     !is_stdio(file) && file.symlink_metadata().is_ok()
 }
 
-fn named(file: &Path) -> String {
-    if is_stdio(file) { "stdout".to_owned() } else { file.display().to_string() }
+fn named(file: &Path, stream: &str) -> String {
+    if is_stdio(file) { stream.to_owned() } else { file.display().to_string() }
 }
 
 fn range(instants: Option<(Timestamp, Timestamp)>) -> String {
@@ -277,7 +288,7 @@ fn tell_imported(options: &ImportOptions, found: &Found, file: &ExportFile, impo
         );
         return Err(failed(&format_args!(
             "{} is not whole: {missing}; what could be read was imported",
-            file.path().display()
+            named(&options.file, "stdin")
         )));
     }
     Ok(Exit::Fine)

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::dump::instant;
 use super::text::{bytes, count};
 use super::{Place, check_endpoint};
-use crate::buffer::upkeep::{Purge, Purged, would_purge};
+use crate::buffer::upkeep::{Purge, Purged, Upkeep, would_purge};
 use crate::cli::{Exit, complain, say};
 
 pub(super) const HELP: &str = "Needs the buffer for itself: stop the agent first. Asks before it drops anything that is still wanted, unless --yes. What is
@@ -61,20 +61,24 @@ pub(super) fn main(options: &Options) -> Result<Exit, Exit> {
     let endpoint = options.endpoint.as_deref();
     let used_before = inspection.used_bytes;
     let mut upkeep = found.upkeep(&inspection)?;
+    let purged = if options.delivered {
+        Ok(Purged { samples: Vec::new(), used_bytes: (used_before, 0) })
+    } else {
+        purge(&mut upkeep, what, endpoint, options.yes)
+    };
+    upkeep.close();
+    let purged = purged?;
+    let used_after = found.inspect()?.used_bytes;
+    tell(options, &purged, (used_before, used_after))
+}
+
+fn purge(upkeep: &mut Upkeep, what: Purge, endpoint: Option<&str>, yes: bool) -> Result<Purged, Exit> {
     let wanted = would_purge(&upkeep.inspect().map_err(|error| super::unusable(&error))?, what, endpoint);
-    if !options.delivered && !options.yes && wanted.iter().any(|(_, samples)| *samples > 0) && !is_confirmed(&wanted)? {
-        upkeep.close();
+    if !yes && wanted.iter().any(|(_, samples)| *samples > 0) && !is_confirmed(&wanted)? {
         complain(&"nothing was dropped");
         return Err(Exit::Failed);
     }
-    let purged = if options.delivered {
-        Purged { samples: Vec::new(), used_bytes: (used_before, 0) }
-    } else {
-        upkeep.purge(what, endpoint).map_err(|error| super::unusable(&error))?
-    };
-    upkeep.close();
-    let used_after = found.inspect()?.used_bytes;
-    tell(options, &purged, (used_before, used_after))
+    upkeep.purge(what, endpoint).map_err(|error| super::unusable(&error))
 }
 
 fn tell(options: &Options, purged: &Purged, (before, after): (u64, u64)) -> Result<Exit, Exit> {

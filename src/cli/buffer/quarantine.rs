@@ -91,7 +91,6 @@ fn ls(place: &Place) -> Result<Exit, Exit> {
 }
 
 fn row(file: &QuarantinedFile, now: Timestamp) -> Vec<String> {
-    let state = if file.is_requeued { "requeued" } else { "resting" };
     let Some(content) = &file.content else {
         return vec![file.id.clone(), "-".into(), "-".into(), "-".into(), "-".into(), "damaged".into(), String::new()];
     };
@@ -103,9 +102,24 @@ fn row(file: &QuarantinedFile, now: Timestamp) -> Vec<String> {
         ago(verdict.at, now),
         format!("{}{status}", verdict.fault.word()),
         count(content.samples),
-        state.to_owned(),
+        state(file).to_owned(),
         one_line(&verdict.text),
     ]
+}
+
+/// Of one of which nothing can be read nothing will be sent again, whatever it is called.
+fn readable(file: &QuarantinedFile) -> Option<&Quarantined> {
+    file.content.as_ref().filter(|content| content.readable_samples() > 0)
+}
+
+fn state(file: &QuarantinedFile) -> &'static str {
+    if readable(file).is_none() {
+        "damaged"
+    } else if file.is_requeued {
+        "requeued"
+    } else {
+        "resting"
+    }
 }
 
 /// How much of the receiver's words stands in a table.
@@ -126,7 +140,7 @@ fn file_json(file: &QuarantinedFile) -> Value {
     let instants = content.map(|content| content.snapshots.iter().map(|snapshot| snapshot.at.millis()));
     json!({
         "id": file.id,
-        "state": if content.is_none() { "damaged" } else if file.is_requeued { "requeued" } else { "resting" },
+        "state": state(file),
         "bytes": file.bytes,
         "endpoint": content.map(|content| &content.endpoint),
         "reason": content.map(|content| content.verdict.fault.word()),
@@ -195,11 +209,11 @@ fn requeue(options: &Requeue) -> Result<Exit, Exit> {
     let (inspection, files) = files(&options.place.find()?)?;
     let chosen: Vec<&QuarantinedFile> = match &options.id {
         Some(id) => vec![choose(&files, id)?],
-        None => files.iter().filter(|file| file.content.is_some()).collect(),
+        None => files.iter().filter(|file| readable(file).is_some()).collect(),
     };
     let (mut marked, mut problems, mut before) = (Vec::new(), 0, 0);
     for file in chosen {
-        let Some(content) = &file.content else {
+        let Some(content) = readable(file) else {
             return Err(failed(&format_args!("{} is damaged and cannot be sent again", file.id)));
         };
         if file.is_requeued {
@@ -207,7 +221,7 @@ fn requeue(options: &Requeue) -> Result<Exit, Exit> {
             continue;
         }
         match mark(&inspection, &file.id) {
-            Ok(()) => marked.push((file, content.samples)),
+            Ok(()) => marked.push((file, content.readable_samples())),
             Err(error) => {
                 problems += 1;
                 complain(&format_args!("{} cannot be marked: {error}", file.id));

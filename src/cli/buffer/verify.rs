@@ -31,7 +31,7 @@ pub(super) fn main(place: &Place) -> Result<Exit, Exit> {
     Err(match verdict.lost_samples() {
         0 => failed(&format_args!("{places}, no sample that is known to be lost")),
         lost => failed(&format_args!(
-            "{places}, {} lost; everything else is still delivered, and what an endpoint waited for is counted as corrupt",
+            "{places}, {} lost; everything else is still delivered, and what an endpoint waited for in a segment is counted as corrupt",
             counted(lost, "sample")
         )),
     })
@@ -51,7 +51,7 @@ fn say_verdict(inspection: &Inspection, verdict: &Verdict) -> Result<(), Exit> {
         ))?;
     }
     say(&format_args!(
-        "{}, {}: {} with {}, whole",
+        "{}, {}: {} with {} are whole",
         counted(verdict.segments as u64, "segment"),
         bytes(verdict.bytes),
         counted(verdict.snapshots, "snapshot"),
@@ -70,10 +70,7 @@ fn say_verdict(inspection: &Inspection, verdict: &Verdict) -> Result<(), Exit> {
         ))?;
     }
     for (endpoint, samples) in &inspection.waited_for {
-        say(&format_args!(
-            "{endpoint} waited for {} older than all that is here: gone, unless it is an endpoint no more",
-            counted(*samples, "sample")
-        ))?;
+        say(&format_args!("{endpoint} waited for {} older than all that is here: gone", counted(*samples, "sample")))?;
     }
     Ok(())
 }
