@@ -161,6 +161,8 @@ fn a_buffer_that_is_not_there_is_73_and_a_mistake_is_64() {
     {
         code(&buffer(there.path(), command, &[]), 64);
     }
+    code(&buffer(there.path(), "export --purge", &["/proc/no-file-can-be-here"]), 1);
+    assert_eq!(json(there.path(), "status", &[], 0)["closed"], true, "what does nothing leaves the buffer as it was");
 }
 
 #[test]
