@@ -12,7 +12,7 @@ use super::codec::TooLarge;
 use super::draft::{Draft, Frame, Item};
 use super::durable::Ending;
 use super::endpoint::Reason;
-use super::fs::Fs;
+use super::fs::{Fs, is_disk_error};
 use super::log::{Log, SEGMENT_OVERHEAD_BYTES, blocks};
 use super::record::{Footer, RESUMABLE_LIMIT};
 use super::ring::Held;
@@ -122,6 +122,11 @@ impl<F: Fs> Log<F> {
                     self.note_error(Operation::Sync, &error);
                     tracing::warn!(path = %self.options.dir.display(), %error, "sync failed; writing again to a new file");
                     continue;
+                }
+                Err(WriteError::Io(error)) if is_disk_error(&error) => {
+                    // A bad place under its end would be met again and again: the next try begins another file.
+                    self.seal(now).ok();
+                    return Err(WriteError::Io(error));
                 }
                 other => return other,
             };

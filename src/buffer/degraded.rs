@@ -118,7 +118,7 @@ impl<F: Fs> Log<F> {
     }
 }
 
-/// As what it is written.
+/// What is written of it.
 pub(super) fn item(waiting: &Waiting) -> Item<'_> {
     match waiting {
         Waiting::Held(held) => Item::Snapshot { before: held.before, snapshot: &held.snapshot },

@@ -474,3 +474,21 @@ fn totals_that_could_not_be_written_at_the_end_are_no_damage() {
     assert_eq!((seen.was_closed, seen.segments[0].is_sealed), (Some(true), false));
     assert!(seen.verify(&mut |_, _| ()).damages.is_empty());
 }
+
+#[test]
+fn a_bad_place_of_the_disk_is_left_for_another_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path(), &["a"]);
+    for sync in [SyncPolicy::Always, SyncPolicy::Interval(Duration::from_secs(20)), SyncPolicy::Never] {
+        let options = LogOptions { dir: options.dir.join(format!("{sync:?}")), sync, ..options.clone() };
+        let (fs, mut log) = faulty(&options);
+        append(&mut log, &snapshot(1, 5));
+        fs.set(Some(Fault::All { op: Op::Write, errno: EIO }));
+        assert!(!append(&mut log, &snapshot(2, 5)).durable);
+        fs.set(None);
+        log.tick(Instant::now() + Duration::from_secs(3600));
+        assert!(append(&mut log, &snapshot(3, 5)).durable);
+        assert_eq!(segment_files(&options).len(), 2, "{sync:?}");
+        assert_eq!(drain(&mut log, 0, ALL), [snapshot(1, 5), snapshot(2, 5), snapshot(3, 5)]);
+    }
+}
