@@ -2,6 +2,7 @@
 //!
 //! None of it is the truth. Losing a cursor costs duplicates, losing the notes costs reading the segments again.
 
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -237,6 +238,7 @@ impl<F: Fs> Log<F> {
     /// Forces everything written to the disk.
     pub(super) fn sync_dirty(&mut self, now: Instant) {
         self.dirty_since = None;
+        let mut failed = BTreeSet::new();
         for path in std::mem::take(&mut self.dirty) {
             // A sync that failed may have led to its being written again since; this one covers that too.
             self.dirty.remove(&path);
@@ -260,22 +262,25 @@ impl<F: Fs> Log<F> {
                     self.note_error(Operation::Sync, &error);
                     self.mark_dirty(path);
                 }
-                (Err(error), None) if error.kind() != io::ErrorKind::NotFound => self.small_sync_failed(&path, &error),
+                (Err(error), None) if error.kind() != io::ErrorKind::NotFound => {
+                    self.note_error(Operation::Sync, &error);
+                    tracing::warn!(path = %path.display(), %error, "the disk failed to keep what was written; it is written again with the next");
+                    failed.insert(path);
+                }
                 (_, None) => {}
             }
         }
+        self.step_back(&failed);
     }
 
-    /// The value in `path` may never get to the disk: the next one goes over it, and leaves the one before alone.
-    fn small_sync_failed(&mut self, path: &Path, error: &io::Error) {
-        self.note_error(Operation::Sync, error);
-        tracing::warn!(path = %path.display(), %error, "the disk failed to keep what was written; it is written again with the next");
+    /// The newest values in these files may never get to the disk: the next one goes over each, and leaves the one before alone.
+    fn step_back(&mut self, files: &BTreeSet<PathBuf>) {
         let Self { endpoints, states, meta, .. } = self;
-        for endpoint in endpoints.iter_mut().filter(|endpoint| endpoint.pair.newest_path() == path) {
+        for endpoint in endpoints.iter_mut().filter(|endpoint| files.contains(&endpoint.pair.newest_path())) {
             endpoint.is_saved = false;
             endpoint.pair.step_back();
         }
-        for pair in states.values_mut().chain([meta]).filter(|pair| pair.newest_path() == path) {
+        for pair in states.values_mut().chain([meta]).filter(|pair| files.contains(&pair.newest_path())) {
             pair.step_back();
         }
     }

@@ -531,3 +531,24 @@ fn a_state_that_the_timer_could_not_force_to_the_disk_is_written_over_and_leaves
         assert!(Log::open(fs, options).unwrap().load_state("x").is_some(), "seed {seed}");
     }
 }
+
+#[test]
+fn a_cursor_whose_files_could_both_not_be_forced_to_the_disk_is_found_with_its_newest_value() {
+    for stored in 1..6 {
+        let (fs, options, log) = simulated(1024);
+        drop(log);
+        let options = LogOptions { sync: SyncPolicy::Interval(Duration::from_secs(20)), ..options };
+        let mut log = Log::open(fs.clone(), options.clone()).unwrap();
+        append(&mut log, &snapshot(1, 5));
+        let mut lease = None;
+        for _ in 0..stored {
+            lease = log.next(0, ALL);
+        }
+        fs.set(Some(Fault::All { op: Op::Sync, errno: EIO }));
+        log.sync_dirty(Instant::now());
+        fs.set(None);
+        ack(&mut log, 0, &lease.unwrap());
+        drop(log);
+        assert_eq!(ledger(&Log::open(fs, options).unwrap(), 0).delivered, 5, "stored {stored} times");
+    }
+}
