@@ -159,7 +159,15 @@ impl Pair {
 
     fn store_as<F: Fs>(&mut self, fs: &F, generation: u64, value: &[u8]) -> io::Result<F::File> {
         let file = fs.open(&self.path_of(generation), Access::Overwrite)?;
-        fs.write_all_at(&file, &frame(generation, value), 0)?;
+        let frame = frame(generation, value);
+        // What needs room comes first: where there is none, the value that is there stays whole.
+        let there = usize::try_from(fs.len(&file)?).unwrap_or(usize::MAX).min(frame.len());
+        if there < frame.len() {
+            fs.write_all_at(&file, &frame[there..], there as u64)?;
+        }
+        if there > 0 {
+            fs.write_all_at(&file, &frame[..there], 0)?;
+        }
         self.generation = generation;
         Ok(file)
     }

@@ -552,3 +552,17 @@ fn a_cursor_whose_files_could_both_not_be_forced_to_the_disk_is_found_with_its_n
         assert_eq!(ledger(&Log::open(fs, options).unwrap(), 0).delivered, 5, "stored {stored} times");
     }
 }
+
+#[test]
+fn a_state_that_no_sync_kept_stays_whole_when_the_next_one_finds_no_room() {
+    let (fs, options, log) = simulated(1024);
+    drop(log);
+    let options = LogOptions { sync: SyncPolicy::Interval(Duration::from_secs(20)), ..options };
+    let mut log = Log::open(fs.clone(), options).unwrap();
+    log.save_state("x", b"first").unwrap();
+    fs.set(Some(Fault::All { op: Op::Sync, errno: EIO }));
+    fs.set_capacity(64 << 20);
+    fs.set_others(64 << 20);
+    assert!(log.save_state("x", &[2; 5000]).is_err());
+    assert_eq!(log.load_state("x").as_deref(), Some(&b"first"[..]));
+}
