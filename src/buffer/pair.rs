@@ -161,7 +161,8 @@ impl Pair {
         let file = fs.open(&self.path_of(generation), Access::Overwrite)?;
         let frame = frame(generation, value);
         // What needs room comes first: where there is none, the value that is there stays whole.
-        let there = usize::try_from(fs.len(&file)?).unwrap_or(usize::MAX).min(frame.len());
+        let known = fs.len(&file).unwrap_or(0);
+        let there = usize::try_from(known).unwrap_or(usize::MAX).min(frame.len());
         if there < frame.len() {
             fs.write_all_at(&file, &frame[there..], there as u64)?;
         }

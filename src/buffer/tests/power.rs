@@ -566,3 +566,15 @@ fn a_state_that_no_sync_kept_stays_whole_when_the_next_one_finds_no_room() {
     assert!(log.save_state("x", &[2; 5000]).is_err());
     assert_eq!(log.load_state("x").as_deref(), Some(&b"first"[..]));
 }
+
+#[test]
+fn a_disk_that_tells_nothing_of_its_files_still_takes_cursors() {
+    let (fs, options, mut log) = simulated(1024);
+    append(&mut log, &snapshot(1, 5));
+    let lease = log.next(0, ALL).unwrap();
+    fs.set(Some(Fault::All { op: Op::Look, errno: EIO }));
+    ack(&mut log, 0, &lease);
+    drop(log);
+    fs.set(None);
+    assert_eq!(ledger(&Log::open(fs, options).unwrap(), 0).delivered, 5);
+}
