@@ -144,7 +144,7 @@ impl<F: Fs> Log<F> {
     pub(super) fn store_cursor(&mut self, index: usize) -> bool {
         let endpoint = &mut self.endpoints[index];
         let value = endpoint.encode(self.store_id);
-        let stored = store_small(&self.fs, &self.options, &mut endpoint.pair, &value, &mut self.names);
+        let stored = store_value(&self.fs, &self.options, &mut endpoint.pair, &value, &mut self.names);
         let is_kept = self.stored(stored, |log| &mut log.endpoints[index].pair);
         self.endpoints[index].is_saved = is_kept;
         self.store_what_was_lost();
@@ -154,7 +154,7 @@ impl<F: Fs> Log<F> {
     /// Puts on record that an endpoint is configured no more, so that what goes meanwhile is no damage when it is again.
     pub(super) fn note_away(&mut self, mut pair: Pair, value: &[u8]) {
         let Some(value) = away(value) else { return };
-        let stored = store_small(&self.fs, &self.options, &mut pair, &value, &mut self.names);
+        let stored = store_value(&self.fs, &self.options, &mut pair, &value, &mut self.names);
         if let Err(error) = stored.and_then(|(path, file)| self.make_durable(path, &file)) {
             self.note_error(Operation::Cursor, &error);
         }
@@ -172,7 +172,7 @@ impl<F: Fs> Log<F> {
         let held = self.ring.span();
         self.noted_held = held.is_some();
         let meta = Meta { store_id: self.store_id, end: self.end, last_at: self.last_at, ending, in_memory, held };
-        let stored = store_small(&self.fs, &self.options, &mut self.meta, &meta.encode(), &mut self.names);
+        let stored = store_value(&self.fs, &self.options, &mut self.meta, &meta.encode(), &mut self.names);
         let is_kept = self.stored(stored, |log| &mut log.meta);
         self.store_what_was_lost();
         is_kept
@@ -292,20 +292,6 @@ impl<F: Fs> Log<F> {
     }
 }
 
-/// Writes a cursor or the notes: both of its files are counted towards the bound from the start, and made at once.
-fn store_small<F: Fs>(
-    fs: &F,
-    options: &LogOptions,
-    pair: &mut Pair,
-    value: &[u8],
-    names: &mut Names,
-) -> io::Result<(PathBuf, F::File)> {
-    if pair.reserve(fs, value) {
-        names.are_synced = false;
-    }
-    store_value(fs, options, pair, value, names)
-}
-
 /// Writes `value`, making the directory again where somebody removed it.
 pub(super) fn store_value<F: Fs>(
     fs: &F,
@@ -322,7 +308,7 @@ pub(super) fn store_value<F: Fs>(
         }
     }
     let path = pair.next_path();
-    if fs.open(&path, Access::Read).is_err() {
+    if pair.reserve(fs, value) || fs.open(&path, Access::Read).is_err() {
         names.are_synced = false;
     }
     let file = match pair.store(fs, value) {

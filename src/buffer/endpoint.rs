@@ -139,7 +139,10 @@ impl Endpoint {
 
     /// Moves a place before `first`, the oldest that is there, to it; of the samples passed, those `in_memory` were lost
     /// there, and what went while the endpoint was away was dropped on purpose. Returns how many the disk lost or dropped.
-    pub(super) fn begin_at(&mut self, first: Mark, in_memory: &[Hole]) -> u64 {
+    ///
+    /// Where nothing is there, what an endpoint that was away has missed reaches to the log's `end`.
+    pub(super) fn begin_at(&mut self, first: Option<Mark>, end: Mark, in_memory: &[Hole]) -> u64 {
+        let Some(first) = first.or(Some(end).filter(|_| self.was_away)) else { return 0 };
         let gone = first.samples.saturating_sub(self.place.samples);
         if gone == 0 {
             return 0;

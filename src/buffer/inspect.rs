@@ -245,9 +245,8 @@ impl Inspection {
             self.written_to = furthest;
         }
         for endpoint in &mut endpoints {
-            let Some(first) = first.or(Some(self.end).filter(|_| endpoint.was_away)) else { continue };
-            let samples = endpoint.begin_at(first, &self.ended_in_memory);
-            if samples > 0 && !self.known.is_empty() && !endpoint.was_away {
+            let samples = endpoint.begin_at(first, self.end, &self.ended_in_memory);
+            if samples > 0 && !endpoint.was_away {
                 self.waited_for.push((endpoint.name.clone(), samples));
             }
         }

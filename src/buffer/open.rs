@@ -179,8 +179,7 @@ impl<F: Fs> Log<F> {
     fn settle_in(&mut self, in_memory: &[Hole]) {
         let first = self.segments.front().map(Segment::before);
         for endpoint in &mut self.endpoints {
-            let Some(first) = first.or(Some(self.end).filter(|_| endpoint.was_away)) else { continue };
-            let samples = endpoint.begin_at(first, in_memory);
+            let samples = endpoint.begin_at(first, self.end, in_memory);
             if samples > 0 {
                 tracing::error!(endpoint = %endpoint.name, samples, was_away = endpoint.was_away,
                     "samples this endpoint waited for are not in the buffer any more");

@@ -93,6 +93,11 @@ impl Pair {
         Loaded { pair, value: newest.map(|(_, value)| value), damaged }
     }
 
+    /// For a large value: its second file is made, and counted, only when there is a second value.
+    pub(super) fn made_file_by_file(self) -> Self {
+        Self { is_reserved: true, ..self }
+    }
+
     /// Whether the file that the next value goes to was never written: the disk must have room for it.
     pub(super) fn is_file_missing<F: Fs>(&self, fs: &F) -> bool {
         is_missing(fs, &self.next_path())

@@ -28,7 +28,7 @@ impl<F: Fs> Log<F> {
         }
         let base = self.state_base(name);
         if !self.states.contains_key(&base) {
-            self.states.insert(base.clone(), Pair::load(&self.fs, base.clone()).pair);
+            self.states.insert(base.clone(), Pair::load(&self.fs, base.clone()).pair.made_file_by_file());
         }
         self.settle_newest(&base);
         let target = self.states.get(&base).map(Pair::next_path);
