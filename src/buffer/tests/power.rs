@@ -158,6 +158,15 @@ fn simulated(max_kib: u64) -> (super::sim::SimFs, LogOptions, Log<super::sim::Si
     (fs, options, log)
 }
 
+/// The same, opened again by a process whose timer syncs.
+fn synced_by_the_timer(max_kib: u64) -> (super::sim::SimFs, LogOptions, Log<super::sim::SimFs>) {
+    let (fs, options, log) = simulated(max_kib);
+    drop(log);
+    let options = LogOptions { sync: SyncPolicy::Interval(Duration::from_secs(20)), ..options };
+    let log = Log::open(fs.clone(), options.clone()).unwrap();
+    (fs, options, log)
+}
+
 #[test]
 fn a_segment_that_cannot_be_read_at_one_start_and_can_at_the_next_costs_no_later_record() {
     let (fs, options, mut log) = simulated(1024);
@@ -416,10 +425,7 @@ fn on_a_full_disk_a_lower_bound_holds_from_the_start_also_when_an_endpoint_is_ne
 
 #[test]
 fn series_of_a_snapshot_that_found_its_file_full_and_no_sync_that_works_are_defined_when_it_is_written() {
-    let (fs, options, log) = simulated(128);
-    drop(log);
-    let options = LogOptions { sync: SyncPolicy::Interval(Duration::from_secs(20)), ..options };
-    let mut log = Log::open(fs.clone(), options.clone()).unwrap();
+    let (fs, options, mut log) = synced_by_the_timer(128);
     fs.set(Some(Fault::All { op: Op::Sync, errno: EIO }));
     let now = Instant::now();
     log.append(snapshot(1, 1), now).unwrap();
@@ -494,10 +500,7 @@ fn a_state_whose_file_s_name_was_not_synced_survives_the_next_save_and_a_power_c
 #[test]
 fn a_state_saved_twice_between_two_syncs_by_the_timer_is_not_lost_to_a_power_cut() {
     for seed in 0..100 {
-        let (fs, options, log) = simulated(1024);
-        drop(log);
-        let options = LogOptions { sync: SyncPolicy::Interval(Duration::from_secs(20)), ..options };
-        let mut log = Log::open(fs.clone(), options.clone()).unwrap();
+        let (fs, options, mut log) = synced_by_the_timer(1024);
         for value in 1..=2 {
             log.save_state("x", &[value; 3000]).unwrap();
             log.sync_dirty(Instant::now());
@@ -513,10 +516,7 @@ fn a_state_saved_twice_between_two_syncs_by_the_timer_is_not_lost_to_a_power_cut
 #[test]
 fn a_state_that_the_timer_could_not_force_to_the_disk_is_written_over_and_leaves_the_one_before_alone() {
     for seed in 0..100 {
-        let (fs, options, log) = simulated(1024);
-        drop(log);
-        let options = LogOptions { sync: SyncPolicy::Interval(Duration::from_secs(20)), ..options };
-        let mut log = Log::open(fs.clone(), options.clone()).unwrap();
+        let (fs, options, mut log) = synced_by_the_timer(1024);
         for value in 1..=2 {
             log.save_state("x", &[value; 3000]).unwrap();
             log.sync_dirty(Instant::now());
@@ -535,10 +535,7 @@ fn a_state_that_the_timer_could_not_force_to_the_disk_is_written_over_and_leaves
 #[test]
 fn a_cursor_whose_files_could_both_not_be_forced_to_the_disk_is_found_with_its_newest_value() {
     for stored in 1..6 {
-        let (fs, options, log) = simulated(1024);
-        drop(log);
-        let options = LogOptions { sync: SyncPolicy::Interval(Duration::from_secs(20)), ..options };
-        let mut log = Log::open(fs.clone(), options.clone()).unwrap();
+        let (fs, options, mut log) = synced_by_the_timer(1024);
         append(&mut log, &snapshot(1, 5));
         let mut lease = None;
         for _ in 0..stored {
@@ -555,10 +552,7 @@ fn a_cursor_whose_files_could_both_not_be_forced_to_the_disk_is_found_with_its_n
 
 #[test]
 fn a_state_that_no_sync_kept_stays_whole_when_the_next_one_finds_no_room() {
-    let (fs, options, log) = simulated(1024);
-    drop(log);
-    let options = LogOptions { sync: SyncPolicy::Interval(Duration::from_secs(20)), ..options };
-    let mut log = Log::open(fs.clone(), options).unwrap();
+    let (fs, _, mut log) = synced_by_the_timer(1024);
     log.save_state("x", b"first").unwrap();
     fs.set(Some(Fault::All { op: Op::Sync, errno: EIO }));
     fs.set_capacity(64 << 20);
