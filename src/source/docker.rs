@@ -22,6 +22,7 @@ mod inspects;
 mod lenient;
 mod metrics;
 mod names;
+mod pending;
 mod persist;
 mod reader;
 mod runs;
@@ -41,11 +42,13 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
 
 use self::api::{Api, ApiError};
 use self::events::{Action, Event};
 use self::filter::Choice;
 use self::metrics::Families;
+use self::pending::{OOM_PATIENCE, Pending};
 use self::persist::Stored;
 pub use self::reader::EventReader;
 use self::reader::{Feed, Owed, Position, QUEUED_EVENTS, Shared, StreamStatus};
@@ -121,7 +124,7 @@ pub struct DockerSource {
     status: watch::Receiver<StreamStatus>,
     shared: Shared,
     /// Heard, not applied yet.
-    pending: VecDeque<Event>,
+    pending: Pending,
     /// Applied, not handed out yet.
     ready: VecDeque<Observation>,
     /// Being inspected; what a cut-short tick leaves here is asked again.
@@ -214,7 +217,7 @@ pub fn connect(with: Connect<'_>) -> Result<(DockerSource, EventReader), SourceE
         feed,
         status,
         shared,
-        pending: VecDeque::new(),
+        pending: Pending::default(),
         ready: VecDeque::new(),
         asked: BTreeSet::new(),
         looks: FuturesUnordered::new(),
@@ -272,7 +275,10 @@ impl Source for DockerSource {
                 if !self.pending.is_empty() {
                     self.learn_hostname().await;
                 }
-                if let Some(event) = self.pending.pop_front() {
+                let held_until = self.held_until();
+                if held_until.is_none()
+                    && let Some(event) = self.pending.pop()
+                {
                     self.apply(&event);
                     continue;
                 }
@@ -280,9 +286,10 @@ impl Source for DockerSource {
                     Some(look) = self.looks.next() => self.take_look(look),
                     feed = self.feed.recv() => match feed {
                         Some(feed) => self.hear(feed),
-                        // The reader is gone: there will be no events.
-                        None => std::future::pending().await,
-                    }
+                        // The reader is gone: there will be no more events.
+                        None => until(held_until).await,
+                    },
+                    () = until(held_until) => {}
                 }
             }
         })
@@ -309,12 +316,19 @@ impl DockerSource {
     /// Takes in what the reader passes on.
     fn hear(&mut self, feed: Feed) {
         match feed {
-            Feed::Event(event) => self.pending.push_back(event),
+            Feed::Event(event) => self.pending.push(event),
             Feed::Gap => {
                 self.gap = Gap::Counted;
                 self.table.inspect_all();
             }
         }
+    }
+
+    /// Until when the oldest event is not applied, if it waits.
+    fn held_until(&self) -> Option<Instant> {
+        let oldest = self.pending.front()?;
+        let until = oldest.heard + OOM_PATIENCE;
+        (until > Instant::now() && self.table.awaits_oom(&oldest.event)).then_some(until)
     }
 
     fn apply(&mut self, event: &Event) {
@@ -352,6 +366,14 @@ impl DockerSource {
             self.table.set_hostname(&name);
             self.hostname = Hostname::Known(name);
         }
+    }
+}
+
+/// Sleeps until then; for good where that is never.
+async fn until(then: Option<Instant>) {
+    match then {
+        Some(then) => tokio::time::sleep_until(then).await,
+        None => std::future::pending().await,
     }
 }
 

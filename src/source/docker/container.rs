@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::counters::{Counters, Restarts};
-use super::events::{Action, Death, Event};
+use super::events::{Action, Death, Event, OomNotice};
 use super::metrics::Live;
 use super::runs::{FinishedRun, RunKind};
 use super::state::{ExitClass, Health, Healthcheck, Liveness, Oom, RestartPolicy, State};
@@ -21,6 +21,9 @@ use crate::model::Timestamp;
 const SAME_MOMENT: Duration = Duration::from_secs(2);
 /// A kill for memory this shortly before the end is why it ended.
 const OOM_WINDOW: Duration = Duration::from_secs(10);
+
+/// The exit code of what SIGKILL ended, as shells and the engine have it: 128 + 9.
+const KILLED: i64 = 137;
 
 /// How a container came to be known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -204,11 +207,11 @@ impl Container {
         if !running && self.finished.is_some_and(|known| same_moment(known, at)) {
             return None;
         }
-        if death.oom && self.oom_at.is_none() {
+        if death.oom == OomNotice::Itself && self.oom_at.is_none() {
             counters.count_oom();
             self.oom_at = Some(at);
         }
-        let oom = self.oom_at.is_some_and(|oom| at.since(oom) <= OOM_WINDOW);
+        let oom = death.oom == OomNotice::After || self.oom_before(at);
         let class = ExitClass::of(death.exit_code, if oom { Oom::Seen } else { Oom::NotSeen });
         counters.count_exits(class, 1);
         let told = death.ran_seconds.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
@@ -218,6 +221,17 @@ impl Container {
             && self.policy.is_some_and(|policy| policy.restarts(death.exit_code, self.retries));
         self.state = Some(if again { State::Restarting } else { State::Exited });
         Some(FinishedRun { kind: self.run_kind(), outcome: class, took: self.last_run? })
+    }
+
+    /// Whether a `die` that nobody asked for looks like a kill for memory, of which nothing was told yet.
+    pub(crate) fn awaits_oom(&self, death: Death, at: Timestamp) -> bool {
+        let running = matches!(self.state, Some(State::Running | State::Paused));
+        let untold = death.oom == OomNotice::Elsewhere && !self.oom_before(at);
+        running && untold && self.demand == Demand::None && death.exit_code == Some(KILLED)
+    }
+
+    fn oom_before(&self, death: Timestamp) -> bool {
+        self.oom_at.is_some_and(|oom| death.since(oom) <= OOM_WINDOW)
     }
 
     /// The engine ends the probing and stores "unhealthy", which is what it tells after the thaw until the next probe.

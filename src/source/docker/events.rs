@@ -103,13 +103,25 @@ impl Action {
     }
 }
 
+/// Who tells that a container died of a kill for memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum OomNotice {
+    /// An `oom` event before the `die`, or nobody.
+    #[default]
+    Elsewhere,
+    /// The `die` itself: Podman's way, which has no event of its own.
+    Itself,
+    /// An `oom` event that came after the `die`.
+    After,
+}
+
 /// What a `die` event tells of the end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Death {
     /// The exit code.
     pub(crate) exit_code: Option<i64>,
-    /// Podman's way to say "oom"; Docker sends an event of its own.
-    pub(crate) oom: bool,
+    /// Who tells whether it was a kill for memory.
+    pub(crate) oom: OomNotice,
     /// How long it ran, in whole seconds (Docker 24.0).
     pub(crate) ran_seconds: Option<i64>,
 }
@@ -152,7 +164,7 @@ fn action<'a>(word: &str, verdict: Option<&str>, attribute: &impl Fn(&str) -> Op
         "start" => Action::Start,
         "die" | "died" => Action::Die(Death {
             exit_code: attribute("exitCode").or(attribute("containerExitCode")).and_then(|code| code.parse().ok()),
-            oom: attribute("oomKilled") == Some("true"),
+            oom: if attribute("oomKilled") == Some("true") { OomNotice::Itself } else { OomNotice::Elsewhere },
             ran_seconds: attribute("execDuration").and_then(|seconds| seconds.parse().ok()),
         }),
         "oom" => Action::Oom,
@@ -259,7 +271,7 @@ pub(crate) mod tests {
     fn podman_events_mean_the_same() {
         let events = recorded(include_bytes!("../../../tests/fixtures/docker/podman-events.jsonl"));
         let actions: Vec<Action> = events.iter().map(|event| event.action).collect();
-        let death = Death { exit_code: Some(137), oom: true, ran_seconds: None };
+        let death = Death { exit_code: Some(137), oom: OomNotice::Itself, ran_seconds: None };
         assert_eq!(
             actions,
             [Action::Create, Action::Start, Action::Health(Health::Healthy), Action::Die(death), Action::Destroy]

@@ -151,6 +151,12 @@ impl Table {
         Some(Observation { at: stamp, scope: Scope::Change, samples })
     }
 
+    /// Whether `event` is an end that an `oom` may still explain.
+    pub(crate) fn awaits_oom(&self, event: &Event) -> bool {
+        let Action::Die(death) = event.action else { return false };
+        self.containers.get(&event.id).is_some_and(|container| container.awaits_oom(death, event.at()))
+    }
+
     /// Sees to it that the event's container is in the table under `name`, unless it is not to be watched.
     fn place(&mut self, event: &Event, name: &str, at: Timestamp, samples: &mut Vec<Sample>) -> Placed {
         let known = self.containers.get(&event.id).map(|container| container.name.clone());

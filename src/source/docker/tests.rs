@@ -1,11 +1,13 @@
 //! The rim, against a scripted engine on a real socket.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 
+use futures_util::FutureExt as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
+use super::events::{Death, OomNotice};
 use super::*;
 use crate::model::Value;
 use crate::source::FailureReason;
@@ -368,6 +370,63 @@ async fn a_new_container_is_looked_at_before_its_first_end() {
     assert_eq!(value(&[started], "container_health", "a"), Some(Value::new(3.0)));
     let died = source.next_event().await;
     assert_eq!(value(&[died], "container_state", "a"), Some(Value::new(4.0)), "it will be restarted");
+}
+
+/// Makes `source` hear of its container "a".
+fn hear(source: &mut DockerSource, millis: i64, action: Action) {
+    let (name, image) = (Some("a".into()), Some("img:1".into()));
+    let event = Event { at_nanos: millis * 1_000_000, id: "a".into(), action, name, image, labels: BTreeMap::new() };
+    source.hear(Feed::Event(event));
+}
+
+/// The exit counters of "a" that `told` holds and that counted something, by class.
+fn exits(told: &Observation) -> Vec<(String, i64)> {
+    let exits = told.samples.iter().filter(|sample| sample.series.labels().metric_name() == "container_exits_total");
+    let counted = exits.filter(|sample| sample.value != Value::new(0.0));
+    counted.map(|sample| (sample.series.labels().get("class").unwrap().to_owned(), told.at.millis())).collect()
+}
+
+const KILLED: Action = Action::Die(Death { exit_code: Some(137), oom: OomNotice::Elsewhere, ran_seconds: None });
+
+/// A source that runs on a clock that only waiting moves, and has seen "a" start; the reader keeps it open.
+async fn with_a_running_container(engine: &Engine, start: i64) -> (DockerSource, EventReader) {
+    let (mut source, reader) = engine.connect(None);
+    source.hostname = Hostname::Known("host-1".into());
+    hear(&mut source, start, Action::Create);
+    hear(&mut source, start + 1, Action::Start);
+    source.next_event().await;
+    source.next_event().await;
+    (source, reader)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kill_for_memory_that_the_engine_tells_after_the_end_is_why_it_ended() {
+    let engine = Engine::start();
+    let start = Clock::system().now().minus(Duration::from_secs(10)).millis();
+    let (mut source, _reader) = with_a_running_container(&engine, start).await;
+    hear(&mut source, start + 500, KILLED);
+    assert!(source.next_event().now_or_never().is_none(), "it may still be told why");
+    hear(&mut source, start + 530, Action::Oom);
+    assert_eq!(exits(&source.next_event().await), [("oom".to_owned(), start + 500)]);
+    let killed = source.next_event().await;
+    assert_eq!(killed.at.millis(), start + 530);
+    assert_eq!(value(&[killed], "container_oom_events_total", "a"), Some(Value::new(1.0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_nobody_explains_is_told_a_little_later_and_one_that_was_asked_for_at_once() {
+    let engine = Engine::start();
+    let start = Clock::system().now().minus(Duration::from_secs(10)).millis();
+    let (mut source, _reader) = with_a_running_container(&engine, start).await;
+    hear(&mut source, start + 500, KILLED);
+    let waited = Instant::now();
+    assert_eq!(exits(&source.next_event().await), [("signal".to_owned(), start + 500)]);
+    assert!((OOM_PATIENCE..super::table::SETTLE).contains(&waited.elapsed()));
+    hear(&mut source, start + 600, Action::Start);
+    source.next_event().await;
+    hear(&mut source, start + 700, Action::Kill);
+    hear(&mut source, start + 710, KILLED);
+    assert!(source.next_event().now_or_never().is_some());
 }
 
 #[tokio::test]

@@ -29,7 +29,7 @@ impl DockerSource {
         let list = self.observe(at).await?;
         self.learn_hostname().await;
         self.apply_until(at);
-        let pending = self.pending.iter().map(|event| event.id.as_str()).collect();
+        let pending = self.pending.ids().collect();
         let missed = self.table.reconcile(&list, at, &pending);
         if missed > 0 {
             self.missed += missed;
@@ -100,12 +100,13 @@ impl DockerSource {
     /// Applies the events of before `at`; a container whose later event stands before an earlier one waits with both.
     fn apply_until(&mut self, at: Timestamp) {
         let mut waiting = BTreeSet::new();
-        for event in std::mem::take(&mut self.pending) {
-            if !waiting.contains(&event.id) && self.table.belongs_before(&event, at) {
-                self.apply(&event);
+        for heard in self.pending.take() {
+            let event = &heard.event;
+            if !waiting.contains(&event.id) && self.table.belongs_before(event, at) {
+                self.apply(event);
             } else {
                 waiting.insert(event.id.clone());
-                self.pending.push_back(event);
+                self.pending.push_again(heard);
             }
         }
     }
@@ -130,7 +131,7 @@ impl DockerSource {
             self.metrics.inspects.inc();
             self.state = StateChange::Changed;
             self.asked.remove(&id);
-            if self.pending.iter().any(|event| event.id == id) {
+            if self.pending.ids().any(|pending| pending == id) {
                 self.table.inspect_again(&id);
             } else if self.take_inspect(&id, answer, at) == Told::Missed {
                 self.missed += 1;

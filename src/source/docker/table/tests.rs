@@ -1,5 +1,6 @@
 //! The table on what a real engine said (`tests/fixtures/docker/README.md`), and on what none should say.
 
+use super::super::events::Death;
 use super::super::events::tests::recorded;
 use super::super::persist::{self, Stored};
 use super::super::state::Health;
@@ -85,7 +86,7 @@ fn event(id: &str, name: &str, millis: i64, action: Action) -> Event {
 }
 
 fn died(code: i64) -> Action {
-    Action::Die(super::super::events::Death { exit_code: Some(code), oom: false, ran_seconds: None })
+    Action::Die(Death { exit_code: Some(code), ..Death::default() })
 }
 
 fn list(json: &str) -> List {
