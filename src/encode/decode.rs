@@ -4,6 +4,8 @@
 //! and the first that breaks the rules ends it, so that a message of nothing but beginnings does not
 //! become structs many times its size.
 
+mod budget;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -130,6 +132,15 @@ pub enum DecodeError {
     /// A series with nothing in it, or both samples and histograms (remote-write 2.0, "Samples and Histogram Samples").
     #[error("a series has neither samples nor histograms, or both")]
     SamplesOrHistograms,
+    /// Samples or histograms of a series that are not in the order of time (remote-write 1.0 and 2.0, "Ordering").
+    #[error("the samples of a series do not rise in time")]
+    Order,
+    /// More than is read into memory.
+    #[error("the request holds more than {max} labels, samples and symbols; send fewer at once")]
+    TooMany {
+        /// How many there may be.
+        max: usize,
+    },
     /// A histogram against the rules.
     #[error("a native histogram breaks the rules: {0}")]
     Histogram(#[from] HistogramError),
@@ -141,7 +152,7 @@ pub enum DecodeError {
 impl DecodeError {
     /// Whether it holds more than the caller allows.
     pub fn is_too_large(&self) -> bool {
-        matches!(self, Self::Unpack(UnpackError::TooLarge { .. }))
+        matches!(self, Self::Unpack(UnpackError::TooLarge { .. }) | Self::TooMany { .. })
     }
 }
 
@@ -187,10 +198,16 @@ const SYMBOLS: u32 = 4;
 const V2_TIMESERIES: u32 = 5;
 
 fn decode_message(bytes: &[u8], message: Message) -> Result<Decoded, DecodeError> {
-    match message {
+    budget::check(bytes, message)?;
+    let decoded = match message {
         Message::V1 => decode_v1(bytes),
         Message::V2 => decode_v2(bytes),
-    }
+    }?;
+    let rises = |series: &DecodedSeries| {
+        series.samples.is_sorted_by(|one, next| one.0 < next.0)
+            && series.histograms.is_sorted_by(|one, next| one.at < next.at)
+    };
+    if decoded.series.iter().all(rises) { Ok(decoded) } else { Err(DecodeError::Order) }
 }
 
 /// Calls `take` with the number and the content of every field that begins with its length.

@@ -320,7 +320,7 @@ fn hostile(change: impl FnOnce(&mut proto::v2::Request)) -> DecodeError {
         proto::v2::Request { symbols: ["", "__name__", "up"].map(str::to_owned).to_vec(), timeseries: vec![series] };
     let read = |request: &proto::v2::Request| {
         let body = Packer::new().pack(&request.encode_to_vec(), Compression::Snappy);
-        decode(&body, Message::V2, Compression::Snappy, MESSAGE_BYTES_MAX)
+        decode(&body, Message::V2, Compression::Snappy, 16 << 20)
     };
     read(&request).unwrap();
     change(&mut request);
@@ -337,6 +337,15 @@ fn a_version_2_message_against_the_rules_is_refused() {
     assert!(matches!(refs(&[]), DecodeError::Unlabelled));
     let symbols = hostile(|request| request.symbols[0] = "x".to_owned());
     assert!(matches!(symbols, DecodeError::Symbols));
+    let again = hostile(|request| {
+        let first = request.timeseries[0].samples[0];
+        request.timeseries[0].samples.push(first);
+    });
+    assert!(matches!(again, DecodeError::Order), "the same instant twice");
+    let many = hostile(|request| request.symbols.resize(2_000_001, String::new()));
+    assert!(matches!(many, DecodeError::TooMany { max: 2_000_000 }) && many.is_too_large());
+    let many = hostile(|request| request.timeseries[0].labels_refs = vec![1; 2_000_000]);
+    assert!(matches!(many, DecodeError::TooMany { .. }));
     let help = proto::v2::Metadata { r#type: 1, help_ref: 9, unit_ref: 0 };
     let help = hostile(|request| request.timeseries[0].metadata = Some(help));
     assert!(matches!(help, DecodeError::Reference { reference: 9, .. }));
