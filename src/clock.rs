@@ -130,11 +130,17 @@ impl Clock {
             metrics.last_step.set(seconds(step));
         }
         let step_seconds = seconds(step);
-        if ahead > i128::try_from(TOLERANCE.as_nanos()).unwrap_or(i128::MAX) {
+        if step < 0 && ahead > i128::try_from(TOLERANCE.as_nanos()).unwrap_or(i128::MAX) {
             tracing::error!(
                 step_seconds,
                 ahead_seconds = seconds(ahead),
                 "the system's clock was set back; stamps stay in order and are slowly brought back to it, but are too far ahead for most receivers until then: restart outhaul to follow the clock at once"
+            );
+        } else if ahead > 0 && step > 0 {
+            tracing::warn!(
+                step_seconds,
+                ahead_seconds = seconds(ahead),
+                "the system's clock was set forward; stamps are still ahead of it and are slowly brought back"
             );
         } else if ahead > 0 {
             tracing::warn!(

@@ -31,7 +31,7 @@ impl SkewMetric {
 
     /// The skew against the receiver of one endpoint; the metric appears with its first answer.
     pub fn of(&self, endpoint: &str) -> Skew {
-        Skew { endpoint: endpoint.to_owned(), metric: self.clone(), gauge: None, is_said: false }
+        Skew { endpoint: endpoint.to_owned(), metric: self.clone(), gauge: None, told: Side::Right }
     }
 }
 
@@ -40,7 +40,17 @@ pub struct Skew {
     endpoint: String,
     metric: SkewMetric,
     gauge: Option<Gauge>,
-    is_said: bool,
+    /// What was said last.
+    told: Side,
+}
+
+/// Where our clock stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Behind,
+    /// Within [`TOLERANCE`].
+    Right,
+    Ahead,
 }
 
 /// What there is to say about a skew.
@@ -70,13 +80,18 @@ impl Skew {
         let gauge = self.gauge.get_or_insert_with(|| self.metric.0.with_label_values(&[&self.endpoint]));
         gauge.set(skew as f64 / 1_000.0);
         let is_wrong = skew.unsigned_abs() > u64::try_from(TOLERANCE.as_millis()).unwrap_or(u64::MAX);
-        if is_wrong == std::mem::replace(&mut self.is_said, is_wrong) {
+        let side = match (is_wrong, skew) {
+            (false, _) => Side::Right,
+            (true, 0..) => Side::Ahead,
+            (true, _) => Side::Behind,
+        };
+        if side == std::mem::replace(&mut self.told, side) {
             return None;
         }
-        let said = match (is_wrong, skew) {
-            (false, _) => Said::Agrees,
-            (true, 0..) => Said::Ahead(skew),
-            (true, _) => Said::Behind(-skew),
+        let said = match side {
+            Side::Right => Said::Agrees,
+            Side::Ahead => Said::Ahead(skew),
+            Side::Behind => Said::Behind(-skew),
         };
         self.log(said);
         Some(said)

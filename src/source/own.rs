@@ -5,12 +5,17 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus::proto::{Metric, MetricFamily, MetricType};
 
 use super::{Observation, Scope, Source, SourceError, SourceFuture};
+use crate::clock::SANE_SINCE;
 use crate::model::{Interner, LabelsBuilder, Metadata, MetricKind, Sample, Target, Timestamp, Value};
 use crate::telemetry::Registry;
+
+/// A start must lie before the first stamp.
+const JUST_BEFORE: Duration = Duration::from_millis(1);
 
 /// The source named `outhaul`.
 pub struct OwnSource {
@@ -39,10 +44,12 @@ impl OwnSource {
         }
     }
 
-    /// The same, of a registry in which everything was zero at `start` but the families `older`, which go on from before.
+    /// The same, of a registry in which everything was zero just before `now`, but the families `older`, which go on from
+    /// before. A clock that cannot be right tells no start.
     #[must_use]
-    pub fn started(self, start: Timestamp, older: &'static [&'static str]) -> Self {
-        Self { start: Some(start), older, ..self }
+    pub fn started(self, now: Timestamp, older: &'static [&'static str]) -> Self {
+        let start = (now >= SANE_SINCE).then(|| now.minus(JUST_BEFORE));
+        Self { start, older, ..self }
     }
 
     /// The numbers as they are now.
@@ -154,9 +161,11 @@ mod tests {
             format!("h_seconds_count{{{host}}} 1.0"),
         ];
         assert_eq!(told, expected);
-        let mut own = own.started(Timestamp::from_millis(7), &["h_seconds"]);
+        let mut own = own.started(SANE_SINCE, &["h_seconds"]);
         let starts: Vec<Option<Timestamp>> = own.samples().iter().map(|sample| sample.start).collect();
-        assert_eq!(starts, [Some(Timestamp::from_millis(7)), None, None, None, None, None, None]);
+        assert_eq!(starts, [Some(SANE_SINCE.minus(JUST_BEFORE)), None, None, None, None, None, None]);
         assert_eq!(&own.samples()[2].series.metadata().family, "h_seconds");
+        let mut wrong = own.started(Timestamp::from_millis(7), &[]);
+        assert!(wrong.samples().iter().all(|sample| sample.start.is_none()), "a clock in 1970 tells no start");
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::state::{ExitClass, Health};
+use crate::clock::SANE_SINCE;
 use crate::model::Timestamp;
 
 /// What was counted under one name. Never decreases.
@@ -31,9 +32,10 @@ pub(crate) struct Counters {
 impl Counters {
     /// Notes that nothing was counted before `at`, unless something was.
     ///
-    /// A millisecond earlier is written down, because a counter's start lies before its first sample.
+    /// A millisecond earlier is written down, because a counter's start lies before its first sample. Under a clock that cannot
+    /// be right nothing is: no start is better than one in 1970.
     pub(crate) fn begin(&mut self, at: Timestamp) {
-        if *self == Self::default() {
+        if *self == Self::default() && at >= SANE_SINCE {
             self.since_millis = Some(at.minus(Duration::from_millis(1)).millis());
         }
     }
@@ -215,8 +217,10 @@ mod tests {
 
     #[test]
     fn counters_began_just_before_they_were_first_told_of_and_do_not_begin_again() {
-        let at = Timestamp::from_millis;
+        let at = |millis| SANE_SINCE.plus(Duration::from_millis(millis));
         let mut counters = Counters::default();
+        counters.begin(Timestamp::from_millis(5));
+        assert_eq!(counters.since(), None, "a clock in 1970");
         counters.begin(at(1000));
         counters.begin(at(2000));
         assert_eq!(counters.since(), Some(at(999)));

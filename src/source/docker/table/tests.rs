@@ -110,13 +110,14 @@ fn tick(table: &mut Table, list: &List, at: i64) -> (Observation, u64) {
 #[test]
 fn counters_say_when_they_began_and_gauges_and_stale_markers_do_not() {
     let mut table = table();
-    let mut observations =
-        play(&mut table, &[event("a", "web", 5000, Action::Create), event("a", "web", 6000, Action::Start)]);
-    observations.push(tick(&mut table, &list_of(&[("a", "web", "running", "Up")]), 9000).0);
-    observations.push(tick(&mut table, &list_of(&[]), 12_000).0);
+    let began = crate::clock::SANE_SINCE.millis();
+    let events = [event("a", "web", began, Action::Create), event("a", "web", began + 1000, Action::Start)];
+    let mut observations = play(&mut table, &events);
+    observations.push(tick(&mut table, &list_of(&[("a", "web", "running", "Up")]), began + 4000).0);
+    observations.push(tick(&mut table, &list_of(&[]), began + 7000).0);
     for sample in observations.iter().flat_map(|observation| &observation.samples) {
         let counts = sample.series.labels().metric_name().ends_with("_total") && !sample.value.is_stale();
-        assert_eq!(sample.start, counts.then_some(ms(4999)), "{sample:?}");
+        assert_eq!(sample.start, counts.then_some(ms(began - 1)), "{sample:?}");
     }
     assert!(observations[1].samples.iter().any(|sample| sample.start.is_some()));
 }
