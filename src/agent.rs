@@ -8,13 +8,12 @@ mod build;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
 
 use crate::buffer::{self, Buffer};
-use crate::clock::Clock;
 use crate::config::{Config, PushgatewayMode};
 use crate::model::Snapshot;
 pub use crate::sampler::End;
@@ -64,7 +63,6 @@ pub struct Watches {
 /// An agent that is built and not yet running.
 pub struct Agent {
     config: Config,
-    clock: Clock,
     buffer: Buffer,
     sampler: Sampler,
     readers: Vec<EventReader>,
@@ -168,7 +166,7 @@ impl Agent {
     /// # Errors
     /// When a task ends that should have lived.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), AgentError> {
-        let began = self.clock.now();
+        let began = Instant::now();
         let grace = self.config.shutdown_grace;
         let (mut sampling, mut sending) = (Group::default(), Group::default());
         for shipper in self.shippers {
@@ -199,7 +197,7 @@ impl Agent {
         }
         close(self.buffer.clone()).await;
         // After closing, which may still write, and evict.
-        farewell(&self.buffer.status(), self.clock.now().since(began));
+        farewell(&self.buffer.status(), began.elapsed());
         died.map_or(Ok(()), Err)
     }
 }

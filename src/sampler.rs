@@ -3,6 +3,7 @@
 //! Invariants: the network is never waited for here; a source that overruns its deadline is recorded as failed, never
 //! queued; what is appended is in time order per series and never stamped before a sane date. The sampler decides no value and speaks no protocol.
 
+mod outbox;
 mod ticks;
 
 #[cfg(test)]
@@ -24,6 +25,7 @@ use crate::source::own::OwnSource;
 use crate::source::{FailureReason, Observation, Source, SourceError};
 use crate::staleness::{SourceIndex, Staleness};
 use crate::telemetry::Registry;
+use outbox::{APPEND_WAIT, Outbox};
 use ticks::Ticks;
 
 /// After how many intervals of silence a source's series end. Until then nothing new is said of them.
@@ -31,9 +33,6 @@ const STALE_AFTER_INTERVALS: u32 = 2;
 
 /// Between ticks a source's state is saved at most this often: it can be large, and a replay of events covers what lies between.
 const STATE_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How long the sampler waits for the buffer. A disk that hangs must not stop sampling; what was handed over is still written.
-const APPEND_WAIT: Duration = Duration::from_secs(2);
 
 /// How many events are taken in a row before a tick gets its turn again.
 const EVENTS_AT_ONCE: usize = 64;
@@ -70,6 +69,7 @@ pub struct Sampler {
     own: OwnSource,
     staleness: Staleness,
     buffer: Buffer,
+    outbox: Outbox,
     clock: Clock,
     latest: watch::Sender<Arc<Snapshot>>,
     metrics: Metrics,
@@ -111,6 +111,13 @@ impl Sampler {
             sources: sources.into_iter().map(tracked).collect(),
             options,
             own,
+            outbox: Outbox::new(registry, {
+                let buffer = buffer.clone();
+                Box::new(move |snapshot| {
+                    let buffer = buffer.clone();
+                    Box::pin(async move { buffer.append(snapshot).await })
+                })
+            }),
             buffer,
             clock,
             latest,
@@ -121,6 +128,7 @@ impl Sampler {
     /// Samples until told to drain. What is under way then is abandoned, unless it is already being appended.
     pub async fn run(mut self, mut shutdown: Shutdown) {
         self.sample_until_draining(&mut shutdown).await;
+        self.outbox.deliver_within(APPEND_WAIT).await;
         self.save_states().await;
     }
 
@@ -284,22 +292,7 @@ impl Sampler {
     }
 
     async fn append(&mut self, snapshots: Vec<Snapshot>) {
-        for snapshot in snapshots {
-            let samples = snapshot.sample_count() as u64;
-            // The buffer keeps what it cannot write in memory, and counts and reports what it must drop:
-            // whatever happens there, sampling goes on.
-            match tokio::time::timeout(APPEND_WAIT, self.buffer.append(snapshot)).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => tracing::error!(samples, error = %error, "buffer took no sample"),
-                Err(_) => {
-                    self.metrics.overdue.inc_by(samples);
-                    tracing::error!(
-                        samples,
-                        "buffer does not answer; its disk may hang, and samples it has no place for are lost"
-                    );
-                }
-            }
-        }
+        self.outbox.push(snapshots).await;
     }
 
     async fn save_states(&mut self) {
@@ -310,6 +303,10 @@ impl Sampler {
 
     /// Keeps what a source must remember; called after the samples it explains were appended.
     async fn save_state(&mut self, source: SourceIndex) {
+        // What a state explains must be in the buffer before it.
+        if self.outbox.is_late() {
+            return;
+        }
         let tracked = &mut self.sources[source.0];
         let Some(state) = tracked.source.take_state() else { return };
         tracked.state_saved = Instant::now();
@@ -358,7 +355,6 @@ struct Metrics {
     series: Gauge,
     late: IntCounter,
     duplicate: IntCounter,
-    overdue: IntCounter,
 }
 
 impl Metrics {
@@ -394,10 +390,6 @@ impl Metrics {
             ),
             series: registry.gauge("outhaul_series", "Series alive."),
             late: registry.counter("outhaul_samples_late_total", "Samples that came out of order and were stamped just after their series' last one."),
-            overdue: registry.counter(
-                "outhaul_samples_overdue_total",
-                "Samples whose append the buffer did not confirm in time, because its disk hangs.",
-            ),
             duplicate: registry.counter("outhaul_samples_duplicate_total", "Samples dropped because their series already had a value at that instant or belongs to another source."),
         }
     }

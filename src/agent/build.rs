@@ -82,7 +82,6 @@ impl Agent {
             page: Page::new(latest_view.clone(), own(&registry, metrics, buffer.clone())),
             watches: Watches { latest: latest_view, endpoints, buffer: buffer.changes() },
             config,
-            clock,
             buffer,
             sampler,
             readers,
