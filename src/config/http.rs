@@ -2,6 +2,8 @@
 //!
 //! Secrets go straight from the text into a [`Secret`]; files of secrets are named here and never opened.
 
+use percent_encoding::percent_decode_str;
+
 use super::environment::Environment;
 use super::raw::Block;
 use super::{Auth, Http, Proxy, Secret, SecretSource, Tls, Url, oauth2, proxy, tls, unknown};
@@ -28,7 +30,7 @@ pub(super) fn required_url(block: &mut Block<'_>, key: &'static str) -> Option<U
     block.parsed(key, url)
 }
 
-/// How to prove who we are; at most one way, and none at all where the URL carries a user.
+/// How to prove who we are; at most one way, of which a user in the URL is one.
 pub(super) fn auth(block: &mut Block<'_>, url: Option<&Url>, environment: &Environment) -> Auth {
     let basic = block.block("basic_auth", basic_auth);
     let authorization = block.block("authorization", authorization);
@@ -47,7 +49,8 @@ pub(super) fn auth(block: &mut Block<'_>, url: Option<&Url>, environment: &Envir
     }
     let bearer = bearer.map(|credentials| Auth::Authorization { scheme: "Bearer".to_owned(), credentials });
     let oauth2 = oauth2.flatten().map(|oauth2| Auth::OAuth2(Box::new(oauth2)));
-    let auth = basic.or(authorization).flatten().or(bearer).or(oauth2).unwrap_or(Auth::None);
+    let in_url = url.filter(|url| has_user(url)).and_then(|url| user_of(block, url));
+    let auth = basic.or(authorization).flatten().or(bearer).or(oauth2).or(in_url).unwrap_or(Auth::None);
     if let Some(url) = url {
         warn_of_plain_text(block, url, !matches!(auth, Auth::None));
     }
@@ -61,12 +64,32 @@ fn has_user(url: &Url) -> bool {
     !url.expose().username().is_empty() || url.expose().password().is_some()
 }
 
+/// The user and password of a URL, as RFC 3986, section 3.2.1 writes them.
+fn user_of(block: &mut Block<'_>, url: &Url) -> Option<Auth> {
+    let plain = |text: &str| percent_decode_str(text).decode_utf8().map(std::borrow::Cow::into_owned);
+    let url = url.expose();
+    match (plain(url.username()), plain(url.password().unwrap_or_default())) {
+        // RFC 7617, section 2: the first colon ends the name.
+        (Ok(name), Ok(password)) if !name.contains(':') => {
+            let [username, password] = [name, password].map(|text| SecretSource::Value(Secret::from(text)));
+            Some(Auth::Basic { username, password })
+        }
+        (Ok(_), Ok(_)) => {
+            block.wrong("url", None, "holds a user with a colon in the name, which no header can carry");
+            None
+        }
+        _ => {
+            block.wrong("url", None, "holds a user or a password that is not UTF-8");
+            None
+        }
+    }
+}
+
 fn warn_of_plain_text(block: &Block<'_>, url: &Url, has_credentials: bool) {
     let address = url.expose();
     let host = address.host_str().unwrap_or_default().trim_matches(['[', ']']);
     let is_local = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    let has_secret = has_user(url) || has_credentials;
-    if address.scheme() == "http" && has_secret && !is_local {
+    if address.scheme() == "http" && has_credentials && !is_local {
         block.report().notice(format!("{}: credentials travel unencrypted to {}", block.path_of("url"), url.masked()));
     }
 }

@@ -28,8 +28,11 @@ const MAX_SAMPLES_PER_SEND: usize = 100_000;
 const MAX_NAME_BYTES: usize = 128;
 
 /// Headers that belong to the protocol (Prometheus 3, `config.go`, `reservedHeaders`).
-const RESERVED_HEADERS: [&str; 16] = [
+const RESERVED_HEADERS: [&str; 19] = [
     "host",
+    "transfer-encoding",
+    "retry-attempt",
+    "x-victoriametrics-remote-write-version",
     "content-encoding",
     "content-length",
     "content-type",
@@ -69,6 +72,12 @@ fn endpoint(block: &mut Block<'_>, environment: &Environment) -> Option<RemoteWr
     let (queue, theirs) = block.block_or_default("queue_config", queue);
     let max_sample_age = one_of_two(block, "max_sample_age", "sample_age_limit", theirs.sample_age_limit);
     let send_interval = one_of_two(block, "send_interval", "batch_send_deadline", theirs.batch_send_deadline);
+    if let (Some(age), Some(interval)) = (max_sample_age.filter(|age| !age.is_zero()), send_interval)
+        && age <= interval
+    {
+        let what = "no longer than send_interval: what is gathered is too old to be sent, and lost";
+        block.report().notice(format!("{}: {what}", block.path_of("max_sample_age")));
+    }
     let metadata = block.block_or_default("metadata_config", metadata);
     Some(RemoteWrite {
         name: name?,

@@ -100,6 +100,29 @@ fn the_block_that_grafana_cloud_prints_is_taken() {
 }
 
 #[test]
+fn a_user_in_the_url_is_who_we_are() {
+    let auth = |url: &str| from_text(&format!("remote_write:\n- url: {url}\n")).remote_write.remove(0).auth;
+    assert_eq!(basic(&auth("https://us%40er:p%3Aw%25@host/push")), ("us@er", "p:w%"));
+    assert_eq!(basic(&auth("https://token@host/push")), ("token", ""));
+    for (url, rule) in [("https://a%3Ab:c@host", "with a colon in the name"), ("https://a:%ff@host", "not UTF-8")] {
+        let problems = wrong(&format!("remote_write:\n- url: {url}\n")).join("\n");
+        assert!(problems.contains(rule) && !problems.contains("%ff"), "{problems}");
+    }
+}
+
+#[test]
+fn what_loses_samples_or_ends_series_is_said() {
+    let config =
+        from_text(&format!("send_unchanged_every: 5m\n{}", endpoint("send_interval: 10s\nmax_sample_age: 3s")));
+    let said = config.notices.join("\n");
+    assert!(said.contains("send_unchanged_every: longer than 240s"), "{said}");
+    assert!(said.contains("max_sample_age: no longer than send_interval"), "{said}");
+    let config =
+        from_text(&format!("send_unchanged_every: 4m\n{}", endpoint("send_interval: 10s\nmax_sample_age: 1h")));
+    assert!(config.notices.is_empty(), "{:?}", config.notices);
+}
+
+#[test]
 fn the_block_that_mimir_prints_with_a_tuned_queue_is_taken_with_one_notice() {
     let config = from_text(
         "global:\n  evaluation_interval: 1m\nremote_write:\n- url: https://mimir/api/v1/push\n  name: mimir\n  remote_timeout: 30s\n  \

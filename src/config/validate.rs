@@ -20,6 +20,9 @@ use crate::model::{Labels, Target, is_label_name, sanitise_label_name};
 const DEFAULT_SCRAPE_INTERVAL: Duration = Duration::from_secs(15);
 const MIN_SCRAPE_INTERVAL: Duration = Duration::from_secs(1);
 /// Prometheus' default (Prometheus 3, `<global>`), unless the interval is shorter.
+/// Prometheus takes a series for ended five minutes after its last sample (`--query.lookback-delta`); a tick may lie between
+/// the interval and the sample that is sent.
+const SEND_UNCHANGED_EVERY_MAX: Duration = Duration::from_secs(240);
 const DEFAULT_SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_DOCKER_HOST: &str = "unix:///var/run/docker.sock";
 const DEFAULT_BUFFER_PATH: &str = "/var/lib/outhaul";
@@ -56,6 +59,12 @@ pub(super) fn read(root: &mut Block<'_>, environment: &Environment) -> Config {
         let hint = "set OUTHAUL_REMOTE_WRITE_URL or write a remote_write block";
         root.report().notice(format!("local only: nothing leaves this host; {hint}"));
     }
+    let send_unchanged_every = root.duration("send_unchanged_every").filter(|every| !every.is_zero());
+    if send_unchanged_every.is_some_and(|every| every > SEND_UNCHANGED_EVERY_MAX) {
+        let most = SEND_UNCHANGED_EVERY_MAX.as_secs();
+        let what = format!("longer than {most}s, so that receivers take series that do not change for ended");
+        root.report().notice(format!("send_unchanged_every: {what}"));
+    }
     Config {
         global: root.block_or_default("global", global),
         docker: docker(root, environment),
@@ -64,7 +73,7 @@ pub(super) fn read(root: &mut Block<'_>, environment: &Environment) -> Config {
         buffer: root.block_or_default("buffer", buffer),
         web: web(root),
         log: root.block_or_default("log", log),
-        send_unchanged_every: root.duration("send_unchanged_every").filter(|every| !every.is_zero()),
+        send_unchanged_every,
         shutdown_grace: root.duration("shutdown_grace").unwrap_or(DEFAULT_SHUTDOWN_GRACE),
         notices: Vec::new(),
     }

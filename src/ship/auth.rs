@@ -4,6 +4,7 @@
 //! in it.
 
 use std::path::Path;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -49,6 +50,14 @@ impl Credentials {
         match self {
             Self::Given(auth) => Ok((authorization(auth).await?, Freshness::New)),
             Self::Fetched(source) => source.header().await.map(|(value, freshness)| (Some(value), freshness)),
+        }
+    }
+
+    /// What to say when they could not be had in time.
+    pub(super) fn late(&self, timeout: Duration) -> Failure {
+        match self {
+            Self::Given(_) => unprepared(format!("the credentials could not be read within {timeout:?}")),
+            Self::Fetched(source) => source.trouble(None, &format!("no answer within {timeout:?}")),
         }
     }
 

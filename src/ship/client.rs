@@ -15,7 +15,7 @@ use reqwest::{Method, Url};
 use super::auth::{Credentials, Freshness};
 use super::connection::{Connection, TEXT_BYTES_MAX};
 use super::outcome::{Answer, Exchange, Failure, FailureKind};
-use crate::config::{Auth, Http};
+use crate::config::{self, Auth, Http};
 
 /// What we call ourselves.
 pub(super) const OUR_NAME: HeaderValue = HeaderValue::from_static(concat!("outhaul/", env!("CARGO_PKG_VERSION")));
@@ -61,6 +61,16 @@ pub(super) struct Client {
     configured_headers: HeaderMap,
     timeout: Duration,
     connection: Connection,
+    stage: Stage,
+    /// Where a redirect that was said leads.
+    said_redirect: Option<Url>,
+}
+
+/// What a request that takes too long was waiting for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Credentials,
+    Answer,
 }
 
 impl Client {
@@ -70,6 +80,8 @@ impl Client {
             configured_headers: configured_headers(&options.headers),
             timeout: options.timeout,
             connection: Connection::new(options.http),
+            stage: Stage::Answer,
+            said_redirect: None,
         }
     }
 
@@ -82,6 +94,7 @@ impl Client {
     pub(super) async fn send(&mut self, request: &Request, timeout: Duration) -> Exchange {
         let exchange = match tokio::time::timeout(timeout, self.send_authorized(request)).await {
             Ok(exchange) => exchange,
+            Err(_) if self.stage == Stage::Credentials => Err(self.credentials.late(timeout)),
             Err(_) => Err(Failure { kind: FailureKind::Timeout, message: format!("no answer within {timeout:?}") }),
         };
         if exchange.is_err() {
@@ -91,15 +104,22 @@ impl Client {
     }
 
     async fn send_authorized(&mut self, request: &Request) -> Exchange {
-        let (header, freshness) = self.credentials.header().await?;
+        let (header, freshness) = self.authorization().await?;
         let answer = self.send_and_follow(request, header).await?;
         if answer.status != 401 || freshness == Freshness::New {
             return Ok(answer);
         }
         // A token that was fetched earlier may have been withdrawn since: once, with a new one.
         self.credentials.forget();
-        let (header, _) = self.credentials.header().await?;
+        let (header, _) = self.authorization().await?;
         self.send_and_follow(request, header).await
+    }
+
+    async fn authorization(&mut self) -> Result<(Option<HeaderValue>, Freshness), Failure> {
+        self.stage = Stage::Credentials;
+        let header = self.credentials.header().await;
+        self.stage = Stage::Answer;
+        header
     }
 
     async fn send_and_follow(&mut self, request: &Request, authorization: Option<HeaderValue>) -> Exchange {
@@ -108,15 +128,28 @@ impl Client {
         headers.insert(USER_AGENT, OUR_NAME);
         headers.extend(authorization.map(|value| (AUTHORIZATION, value)));
         let mut request = Request { headers, ..request.clone() };
-        let secrets = all_secrets(&request.headers, self.connection.secrets());
+        let secrets = all_secrets(&request, self.connection.secrets());
         for _ in 0..REDIRECTS_MAX {
             let answer = self.send_once(&request, &secrets).await?;
             match redirect(&request.url, &answer).filter(|_| self.connection.follows_redirects()) {
-                Some(url) => request.url = url,
+                Some(url) => {
+                    self.say_redirect(&request.url, &url);
+                    request.url = url;
+                }
                 None => return Ok(without(&secrets, answer)),
             }
         }
         Ok(without(&secrets, self.send_once(&request, &secrets).await?))
+    }
+
+    /// A redirect that is followed costs every request twice.
+    fn say_redirect(&mut self, from: &Url, to: &Url) {
+        if self.said_redirect.as_ref() == Some(to) {
+            return;
+        }
+        self.said_redirect = Some(to.clone());
+        let masked = |url: &Url| config::Url::new(url.clone()).masked();
+        tracing::warn!(url = %masked(from), to = %masked(to), "redirected; set the url to where it leads, so that nothing is sent twice");
     }
 
     async fn send_once(&mut self, request: &Request, secrets: &[String]) -> Exchange {
@@ -128,20 +161,44 @@ impl Client {
 }
 
 /// Every secret of a request in every form in which an answer might repeat it, and `more`.
-pub(super) fn all_secrets(headers: &HeaderMap, more: Vec<String>) -> Vec<String> {
+pub(super) fn all_secrets(request: &Request, more: Vec<String>) -> Vec<String> {
     let mut secrets = more;
-    for value in headers.values().filter(|value| value.is_sensitive()) {
-        let Ok(text) = value.to_str() else { continue };
-        let credentials = text.split_once(' ').map_or(text, |(_, credentials)| credentials);
-        let pair = STANDARD.decode(credentials).ok().and_then(|pair| String::from_utf8(pair).ok());
-        let password = pair.as_deref().and_then(|pair| pair.split_once(':')).map(|(_, password)| password.to_owned());
-        secrets.extend([text.to_owned(), credentials.to_owned()]);
-        secrets.extend(pair.into_iter().chain(password));
+    for value in request.headers.values().filter(|value| value.is_sensitive()) {
+        // As an answer's text is read.
+        let text = String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let credentials = text.split_once(' ').map_or(text.as_str(), |(_, credentials)| credentials).to_owned();
+        if let Some(pair) = STANDARD.decode(&credentials).ok().and_then(|pair| String::from_utf8(pair).ok()) {
+            // A name without a password is a token.
+            let secret = match pair.split_once(':') {
+                Some((name, "")) => name,
+                Some((_, password)) => password,
+                None => &pair,
+            };
+            secrets.extend([secret.to_owned(), pair]);
+        }
+        secrets.extend([text, credentials]);
+    }
+    // A key may stand in the query, and be repeated as it is written or as it is meant.
+    secrets.extend(request.url.query().map(str::to_owned));
+    for (_, value) in request.url.query_pairs() {
+        secrets.extend([escaped(&value), value.into_owned()]);
     }
     secrets.retain(|secret| secret.len() >= SECRET_LEN_MIN);
     // The longest first, so that none is cut in two by one that is part of it.
     secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
     secrets
+}
+
+/// `application/x-www-form-urlencoded`.
+pub(super) fn form<'a>(fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    let mut url = Url::parse("http://form/").expect("BUG: a constant URL");
+    url.query_pairs_mut().extend_pairs(fields);
+    url.query().unwrap_or_default().to_owned()
+}
+
+/// One text of it.
+pub(super) fn escaped(text: &str) -> String {
+    form([("", text)]).trim_start_matches('=').to_owned()
 }
 
 /// A text without any of `secrets`.
@@ -203,22 +260,31 @@ mod tests {
     #[test]
     fn an_answer_that_repeats_our_secrets_is_shown_without_them() {
         let mut headers = HeaderMap::new();
-        for (name, value) in
-            [("authorization", "Basic dTpnZWhlaW0="), ("x-api-key", "opensesame"), ("x-plain", "harmless")]
-        {
-            let mut value = HeaderValue::from_static(value);
+        for (name, value) in [
+            ("authorization", "Basic dTpnZWhlaW0="),
+            ("x-token", "Basic dG9rZW4tYXMtdXNlcjo="),
+            ("x-api-key", "opensesame"),
+            ("x-place", "caf\u{e9}"),
+            ("x-plain", "harmless"),
+        ] {
+            let mut value = HeaderValue::try_from(value).unwrap();
             value.set_sensitive(name != "x-plain");
             headers.insert(name, value);
         }
+        let url = Url::parse("http://h/push?tenant=a&key=s%26same%20street").unwrap();
+        let request = Request { headers, ..request(&url) };
         let echo = |text: &str| {
             let answer =
                 Answer { text: text.to_owned(), location: Some("/?key=opensesame".to_owned()), ..Answer::default() };
-            without(&all_secrets(&headers, Vec::new()), answer)
+            without(&all_secrets(&request, Vec::new()), answer)
         };
         let shown = echo("dTpnZWhlaW0= u:geheim geheim opensesame harmless");
         assert_eq!(shown.text, "<secret> <secret> <secret> <secret> harmless");
         assert_eq!(shown.location.as_deref(), Some("/?key=<secret>"));
         assert_eq!(echo("x-api-key: opense").text, "x-api-key: ", "a secret that the cut halved");
+        assert_eq!(echo("caf\u{e9} at /push?tenant=a&key=s%26same%20street!").text, "<secret> at /push?<secret>!");
+        assert_eq!(echo("no key s&same street, s%26same+street").text, "no key <secret>, <secret>");
+        assert_eq!(echo("a token-as-user here").text, "a <secret> here");
     }
 
     #[test]
@@ -300,7 +366,7 @@ mod tests {
         url.set_password(Some("hunter2secret")).unwrap();
         let proxy_config = Proxy { url: crate::config::Url::new(url), connect_headers: Vec::new() };
         let mut client = client(Http { proxy: Some(proxy_config), ..Http::default() });
-        let to = Url::parse("http://receiver.invalid/push").unwrap();
+        let to = Url::parse("http://name:word@receiver.invalid/push").unwrap();
         let answer = client.send(&request(&to), Duration::from_secs(30)).await.unwrap();
         assert_eq!((answer.status, answer.text.as_str()), (407, "you are u:<secret>"));
         let seen = proxy.next().await;

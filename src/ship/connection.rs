@@ -11,6 +11,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use percent_encoding::percent_decode_str;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{
     CONNECTION, CONTENT_TYPE, DATE, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
@@ -86,9 +87,13 @@ impl Connection {
         let Some(proxy) = &self.http.proxy else { return Vec::new() };
         let headers = proxy.connect_headers.iter().map(|(_, value)| value.expose_secret().to_owned());
         let url = proxy.url.expose();
-        let password = url.password().map(str::to_owned);
-        let pair = password.as_ref().map(|password| STANDARD.encode(format!("{}:{password}", url.username())));
-        headers.chain(password).chain(pair).collect()
+        let (name, password) = (url.username(), url.password().unwrap_or_default());
+        // As they are written, and as they are sent.
+        let plain = [name, password].map(|text| percent_decode_str(text).decode_utf8_lossy().into_owned());
+        let pair = STANDARD.encode(plain.join(":"));
+        // A name without a password is a token.
+        let user = if password.is_empty() { [name.to_owned(), plain[0].clone()] } else { Default::default() };
+        headers.chain(user).chain([password.to_owned(), plain[1].clone(), pair]).collect()
     }
 
     /// One request and as much of its answer's body as `body_max`.
@@ -153,6 +158,9 @@ impl Connection {
     fn made(&self, request: &Request, is_last: bool) -> reqwest::Request {
         let mut made = reqwest::Request::new(request.method.clone(), request.url.clone());
         made.headers_mut().extend(request.headers.clone());
+        // Who we are stands in a header.
+        let is_plain = made.url_mut().set_username("").and(made.url_mut().set_password(None)).is_ok();
+        debug_assert!(is_plain, "a URL with a host may lose its user");
         if is_last {
             made.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -237,21 +245,35 @@ async fn read_answer(mut response: Response, body_max: usize) -> (Answer, Vec<u8
     let date = header(DATE).and_then(|text| date(&text));
     let written = written(response.headers());
     let status = response.status();
-    let mut body = Vec::new();
+    let (mut body, mut is_empty) = (Vec::new(), true);
     if status != StatusCode::NO_CONTENT {
         // A body that stalls or breaks changes nothing: the status has been said.
-        drop(tokio::time::timeout(BODY_TIMEOUT, read_body(&mut response, &mut body, body_max)).await);
+        let read = tokio::time::timeout(BODY_TIMEOUT, read_body(&mut response, &mut body, body_max)).await;
+        is_empty = body.is_empty() && matches!(read, Ok(Read::Whole));
     }
     let text = one_line(&String::from_utf8_lossy(&body[..body.len().min(TEXT_BYTES_MAX)]));
-    (Answer { status: status.as_u16(), retry_after, content_type, location, written, date, text }, body)
+    (Answer { status: status.as_u16(), retry_after, content_type, location, written, date, text, is_empty }, body)
 }
 
-async fn read_body(response: &mut Response, body: &mut Vec<u8>, body_max: usize) {
-    while let Ok(Some(chunk)) = response.chunk().await {
-        let room = body_max - body.len();
-        body.extend_from_slice(&chunk[..chunk.len().min(room)]);
-        if chunk.len() > room {
-            break;
+/// How far a body was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Read {
+    Whole,
+    Partly,
+}
+
+async fn read_body(response: &mut Response, body: &mut Vec<u8>, body_max: usize) -> Read {
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) => {
+                let room = body_max - body.len();
+                body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+                if chunk.len() > room {
+                    return Read::Partly;
+                }
+            }
+            Ok(None) => return Read::Whole,
+            Err(_) => return Read::Partly,
         }
     }
 }

@@ -22,7 +22,6 @@ pub struct Metrics {
     failed: PerKind<IntCounterVec>,
     retried: PerKind<IntCounterVec>,
     dropped: PerKind<IntCounterVec>,
-    dropped_samples: IntCounterVec,
     bytes: IntCounterVec,
     metadata: IntCounterVec,
     metadata_failed: IntCounterVec,
@@ -60,10 +59,6 @@ impl Metrics {
             dropped: PerKind::register("_dropped", "given up before sending, by reason", |name, help| {
                 registry.counters(name, help, &with("reason"))
             }),
-            dropped_samples: counters(
-                "prometheus_remote_storage_dropped_samples_total",
-                "Samples given up before sending, for whatever reason, under Prometheus' old name: its mixin's dashboard subtracts it.",
-            ),
             bytes: counters(
                 "prometheus_remote_storage_bytes_total",
                 "Bytes of sample requests that were settled, compressed.",
@@ -135,7 +130,6 @@ impl Metrics {
             failed: self.failed.with(&labels),
             retried: self.retried.with(&labels),
             dropped: self.dropped.clone(),
-            dropped_samples: self.dropped_samples.with_label_values(&labels),
             bytes: self.bytes.with_label_values(&labels),
             metadata: self.metadata.with_label_values(&labels),
             metadata_failed: self.metadata_failed.with_label_values(&labels),
@@ -251,7 +245,6 @@ pub(super) struct EndpointMetrics {
     pub(super) highest_sent: Gauge,
     pub(super) up: Gauge,
     dropped: PerKind<IntCounterVec>,
-    dropped_samples: IntCounter,
     requests: IntCounterVec,
     labels: [String; 2],
 }
@@ -269,11 +262,7 @@ impl EndpointMetrics {
     }
 
     /// Counts what is given up before sending.
-    ///
-    /// With the reason, as Prometheus does, and samples without it too, as it once did: the mixin's "Rate, in vs. succeeded or
-    /// dropped" matches series label by label, so that what has a reason never meets what came in.
     pub(super) fn dropped(&self, reason: Dropped, tally: Tally) {
-        self.dropped_samples.inc_by(tally.samples as u64);
         self.dropped.each(tally, |counters, count| {
             // A reason is shown from its first time on, so that kinds that nobody sends do not fill the list.
             if count > 0 {

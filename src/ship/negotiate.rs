@@ -89,6 +89,15 @@ impl Negotiation {
         true
     }
 
+    /// What was taken once is no longer; true when the best is to be tried again at once.
+    pub(super) fn reconsider(&mut self, number: usize) -> bool {
+        let is_settled = number > 0 && number == self.settled;
+        if is_settled {
+            (self.settled, self.again_at) = (0, None);
+        }
+        is_settled
+    }
+
     /// What is worth keeping, as text.
     pub(super) fn save(&self) -> String {
         let again_at = self.again_at.map_or(0, Timestamp::millis);

@@ -31,6 +31,8 @@ pub struct Answer {
     pub date: Option<Timestamp>,
     /// The beginning of the body, made fit for one line of a log.
     pub text: String,
+    /// Whether it is known that there is no body.
+    pub is_empty: bool,
 }
 
 /// Why there is no answer.
@@ -56,6 +58,13 @@ pub enum FailureKind {
     Timeout,
     /// The connection broke, or what came was no HTTP.
     Broken,
+    /// The server of `token_url` is in trouble or out of reach. Nothing was sent.
+    NoToken {
+        /// What its `Retry-After` asks for, clamped.
+        after: Option<Duration>,
+    },
+    /// It refuses us, or what it gives is no token. Nothing was sent.
+    TokenRefused,
 }
 
 impl FailureKind {
@@ -66,6 +75,8 @@ impl FailureKind {
             Self::Connect => "connect",
             Self::Timeout => "timeout",
             Self::Broken => "broken",
+            Self::NoToken { .. } => "no_token",
+            Self::TokenRefused => "token_refused",
         }
     }
 }
@@ -136,12 +147,13 @@ impl Asked {
 pub fn classify(exchange: &Exchange, asked: Asked, now: Timestamp) -> Outcome {
     let answer = match exchange {
         Ok(answer) => answer,
-        Err(Failure { kind: FailureKind::Unprepared, .. }) => return Outcome::Held,
+        Err(Failure { kind: FailureKind::Unprepared | FailureKind::TokenRefused, .. }) => return Outcome::Held,
+        Err(Failure { kind: FailureKind::NoToken { after }, .. }) => return Outcome::Retry { after: *after },
         Err(_) => return Outcome::Retry { after: None },
     };
     match answer.status {
         // A login page or a captive portal answers anything with 200.
-        200..=299 if is_html(answer) => Outcome::Held,
+        200..=299 if is_page(answer) => Outcome::Held,
         // A receiver of 1.0 takes a message of 2.0 for an empty one of its own: it stores nothing, and says that all is well.
         200..=299 if asked.message == Message::V2 && answer.written.is_none() => {
             Outcome::Misunderstood { otherwise: Otherwise::Held }
@@ -149,16 +161,18 @@ pub fn classify(exchange: &Exchange, asked: Asked, now: Timestamp) -> Outcome {
         200..=299 => Outcome::Delivered,
         415 if asked.is_daring() => Outcome::Misunderstood { otherwise: Otherwise::Held },
         413 => Outcome::TooLarge,
+        400 | 401 | 409 | 422 if is_tenant_missing(answer) => Outcome::Held,
+        400 if asked.is_daring() && answer.written.is_none() => {
+            let otherwise = if is_html(answer) { Otherwise::Held } else { Otherwise::Refused };
+            Outcome::Misunderstood { otherwise }
+        }
         // No receiver speaks HTML: a proxy, a gateway or a wrong port does, and has not looked at the samples.
-        400 | 409 | 422 if is_html(answer) || is_tenant_missing(answer) => Outcome::Held,
+        400 | 409 | 422 if is_html(answer) => Outcome::Held,
         400 | 409 | 422
             if asked.message == Message::V2
                 && let Some(written) = answer.written.filter(|written| written.points() > 0) =>
         {
             Outcome::Partial { written }
-        }
-        400 if asked.is_daring() && answer.written.is_none() => {
-            Outcome::Misunderstood { otherwise: Otherwise::Refused }
         }
         400 | 409 | 422 => Outcome::Refused,
         429 if !asked.retry_on_http_429 => Outcome::GivenUp,
@@ -172,6 +186,12 @@ pub fn classify(exchange: &Exchange, asked: Asked, now: Timestamp) -> Outcome {
 
 fn retry(answer: &Answer, now: Timestamp) -> Outcome {
     Outcome::Retry { after: answer.retry_after.as_deref().and_then(|value| retry_after::parse(value, now)) }
+}
+
+/// A web page in place of an answer: it has a body, which many servers call HTML also where there is none, and it knows
+/// nothing of what was written.
+fn is_page(answer: &Answer) -> bool {
+    is_html(answer) && !answer.is_empty && answer.written.is_none()
 }
 
 fn is_html(answer: &Answer) -> bool {
@@ -226,7 +246,7 @@ pub fn advice(exchange: &Exchange, host: &str) -> &'static str {
     };
     let is_grafana_cloud = host.ends_with(".grafana.net");
     match answer.status {
-        200..=299 if is_html(answer) => "a web page answered: a captive portal, a login page or a wrong url",
+        200..=299 if is_page(answer) => "a web page answered: a captive portal, a login page or a wrong url",
         // Only a message that was not understood gets here.
         200..=299 => {
             "the receiver says nothing of what it wrote: it does not take remote-write 2.0; set protocol to auto"
@@ -254,7 +274,9 @@ pub fn advice(exchange: &Exchange, host: &str) -> &'static str {
         407 => "a proxy wants credentials of its own",
         // Where a request can be made smaller, that is done and this is not said.
         413 => "this request cannot be made smaller: raise the limit of the receiver, or of a proxy before it",
-        415 => "the receiver does not take this version of remote-write: set protocol to auto, or check the path",
+        415 => {
+            "the receiver takes no version of remote-write that it was sent: check the path, and that protocol is auto"
+        }
         408 | 425 | 429 => "the receiver asks for less; nothing to do unless it goes on",
         _ if (300..500).contains(&answer.status) => "check the url and the credentials",
         _ => "the receiver is in trouble; nothing to do here",
@@ -288,6 +310,8 @@ fn failure_advice(kind: FailureKind) -> &'static str {
         FailureKind::Connect => "check the url, the network, and for https the certificate and this host's clock",
         FailureKind::Timeout => "the network or the receiver is slow, or a firewall swallows the packets",
         FailureKind::Broken => "the connection broke, or something that is no http server answers there",
+        FailureKind::NoToken { .. } => "the server of oauth2's token_url is in trouble or out of reach",
+        FailureKind::TokenRefused => "check client_id, client_secret, scopes and token_url of oauth2",
     }
 }
 
@@ -346,8 +370,8 @@ mod tests {
     #[test]
     fn a_web_page_is_not_a_receiver() {
         for (content_type, text, outcome) in [
-            (Some("text/html; charset=utf-8"), "", Outcome::Held),
-            (Some("TEXT/HTML"), "", Outcome::Held),
+            (Some("text/html; charset=utf-8"), "Log in", Outcome::Held),
+            (Some("TEXT/HTML"), "x", Outcome::Held),
             (Some("text/plain"), "  <!DOCTYPE html><title>Log in", Outcome::Held),
             (None, "<html>", Outcome::Held),
             (None, "<ht", Outcome::Delivered),
@@ -357,6 +381,14 @@ mod tests {
             let page = Answer { content_type: content_type.map(str::to_owned), text: text.to_owned(), ..answer(200) };
             assert_eq!(classify(&Ok(page), Asked::PLAIN, NOW), outcome, "{content_type:?} {text:?}");
         }
+        let declared = Answer { content_type: Some("text/html".to_owned()), ..answer(200) };
+        let stalled = Ok(declared.clone());
+        assert_eq!(classify(&stalled, Asked::PLAIN, NOW), Outcome::Held, "a body may be to come");
+        let none = Answer { is_empty: true, ..declared };
+        assert_eq!(classify(&Ok(none.clone()), Asked::PLAIN, NOW), Outcome::Delivered, "no page without a body");
+        let v2 = Asked { message: Message::V2, ..Asked::PLAIN };
+        let knowing = Answer { text: "<html>".into(), is_empty: false, written: Some(Tally::default()), ..none };
+        assert_eq!(classify(&Ok(knowing), v2, NOW), Outcome::Delivered, "no page knows what was written");
         let page = |status| Ok(Answer { text: "<html>".into(), ..answer(status) });
         assert_eq!(
             classify(&page(400), Asked::PLAIN, NOW),
@@ -388,7 +420,11 @@ mod tests {
         for kind in [FailureKind::Dns, FailureKind::Connect, FailureKind::Timeout, FailureKind::Broken] {
             assert_eq!(classify(&failure(kind), Asked::PLAIN, NOW), retry(None), "{kind:?}");
         }
-        assert_eq!(classify(&failure(FailureKind::Unprepared), Asked::PLAIN, NOW), Outcome::Held);
+        for kind in [FailureKind::Unprepared, FailureKind::TokenRefused] {
+            assert_eq!(classify(&failure(kind), Asked::PLAIN, NOW), Outcome::Held, "{kind:?}");
+        }
+        let busy = FailureKind::NoToken { after: Some(Duration::from_secs(3)) };
+        assert_eq!(classify(&failure(busy), Asked::PLAIN, NOW), retry(Some(3)));
     }
 
     #[test]
@@ -423,6 +459,10 @@ mod tests {
             let answer = Answer { written: said, ..answer(status) };
             assert_eq!(classify(&Ok(answer), asked, NOW), outcome, "{asked:?} {status} {said:?}");
         }
+        let page = Answer { text: "<html>".into(), ..answer(400) };
+        assert_eq!(classify(&Ok(page), v2, NOW), held, "a proxy may object to the format as well");
+        let tenant = Answer { text: "no org id".into(), ..answer(400) };
+        assert_eq!(classify(&Ok(tenant), v2, NOW), Outcome::Held);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 
 use super::batch::{Batch, Extent};
 use super::outcome::{self, Exchange};
-use super::request::{Settled, Task};
+use super::request::{Once, Settled, Task};
 use super::shipper::{Flow, Shipper};
 use crate::buffer::{Fates, Fault, Limits, Verdict};
 use crate::shutdown::{Phase, Shutdown};
@@ -39,16 +39,23 @@ impl Shipper {
                 if shutdown.phase() >= Phase::Draining {
                     return Flow::Stop;
                 }
-                let innocent = self.send_another(batch, &task, todo, shutdown).await;
-                let Some(sent) = innocent else {
-                    todo.push(task);
-                    return Flow::Continue;
-                };
-                fates.add(sent);
+                match self.send_another(batch, &task, todo, shutdown).await {
+                    Once::Taken(sent) => fates.add(sent),
+                    Once::Failed(failed) => {
+                        self.rest_after(&failed);
+                        todo.push(task);
+                        return Flow::Continue;
+                    }
+                    Once::Unsent => {
+                        todo.push(task);
+                        return Flow::Continue;
+                    }
+                }
                 // The receiver may have been mended since it failed last.
-                match self.send_once(batch, &task.extent, shutdown).await {
-                    Some(sent) => fates.add(sent),
-                    None => fates.refused += self.give_up_poison(batch, &task, &exchange).await,
+                match self.send_once(batch, &task, shutdown).await {
+                    Once::Taken(sent) => fates.add(sent),
+                    Once::Failed(_) => fates.refused += self.give_up_poison(batch, &task, &exchange).await,
+                    Once::Unsent => return Flow::Stop,
                 }
             }
             Settled::Interrupted => return Flow::Stop,
@@ -56,14 +63,8 @@ impl Shipper {
         Flow::Continue
     }
 
-    /// Sends something else than `suspect`; what became of it, where it was of this lease, if the receiver took it.
-    async fn send_another(
-        &mut self,
-        batch: &Batch,
-        suspect: &Task,
-        todo: &mut Vec<Task>,
-        shutdown: &Shutdown,
-    ) -> Option<Fates> {
+    /// Sends something else than `suspect`; it has fates where it was of this lease.
+    async fn send_another(&mut self, batch: &Batch, suspect: &Task, todo: &mut Vec<Task>, shutdown: &Shutdown) -> Once {
         let Some(index) = todo.iter().rposition(|task| task.extent.is_apart_from(&suspect.extent)) else {
             return self.send_next_snapshots(batch, suspect, shutdown).await;
         };
@@ -73,29 +74,31 @@ impl Shipper {
             None => (task.extent.clone(), None),
         };
         if let Some(rest) = rest {
-            todo.insert(index, Task { extent: rest, ..task.clone() });
+            todo.insert(index, task.piece(rest));
         }
+        let first = task.piece(first);
         let sent = self.send_once(batch, &first, shutdown).await;
-        if sent.is_none() {
+        if !matches!(sent, Once::Taken(_)) {
             // No other piece of its series comes before this place.
-            todo.insert(index.min(todo.len()), Task { extent: first, ..task });
+            todo.insert(index.min(todo.len()), first);
         }
         sent
     }
 
     /// Sends a sample of the snapshot after the lease. It is in no account: it will be sent again in its turn.
-    async fn send_next_snapshots(&mut self, batch: &Batch, suspect: &Task, shutdown: &Shutdown) -> Option<Fates> {
+    async fn send_next_snapshots(&mut self, batch: &Batch, suspect: &Task, shutdown: &Shutdown) -> Once {
         let limits = Limits { instants_max: self.leased + 1, samples_max: usize::MAX };
-        let mut lease = self.buffer.next(self.endpoint_id, limits).await?;
-        if lease.snapshots.len() <= self.leased {
-            return None;
-        }
+        let lease = self.buffer.next(self.endpoint_id, limits).await;
+        let Some(mut lease) = lease.filter(|lease| lease.snapshots.len() > self.leased) else { return Once::Unsent };
         let next = lease.snapshots.swap_remove(self.leased);
         let (other, _) = Batch::new(vec![next], self.wanted, &mut self.encoder);
         let samples = other.cut(&other.whole(), 1);
         let is_other = |sample: &&Extent| other.first_of(sample) != batch.first_of(&suspect.extent);
-        let sample = samples.iter().find(is_other).or(samples.first())?;
-        self.send_once(&other, sample, shutdown).await.map(|_| Fates::default())
+        let Some(sample) = samples.iter().find(is_other).or(samples.first()) else { return Once::Unsent };
+        match self.send_once(&other, &Task::new(sample.clone()), shutdown).await {
+            Once::Taken(_) => Once::Taken(Fates::default()),
+            once => once,
+        }
     }
 
     async fn give_up_poison(&mut self, batch: &Batch, task: &Task, exchange: &Exchange) -> u64 {

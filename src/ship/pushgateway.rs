@@ -20,6 +20,7 @@ use super::backoff::Backoff;
 use super::client::{Client, ClientOptions, Request};
 use super::metrics::{Metrics, PushgatewayMetrics};
 use super::outcome::{self, Outcome};
+use super::report::to_the_millisecond;
 use super::state::EndpointState;
 use crate::clock::Clock;
 use crate::config::{self, PushgatewayMode};
@@ -221,7 +222,7 @@ impl Pushgateway {
             (Err(error), _) => {
                 let wait = self.backoff.next_wait();
                 self.not_before = Some(Instant::now() + wait);
-                tracing::warn!(%method, %error, ?wait, "pushgateway did not take a request; it is tried again");
+                tracing::warn!(%method, %error, wait = ?to_the_millisecond(wait), "pushgateway did not take a request; it is tried again");
                 return;
             }
         }

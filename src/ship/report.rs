@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::metrics::Dropped;
-use super::outcome::{self, Answer, Exchange, Outcome};
+use super::outcome::{self, Exchange, Outcome};
 use super::shipper::Shipper;
 use crate::encode::{Body, Message, Tally};
 use crate::model::Timestamp;
@@ -12,10 +12,15 @@ impl Shipper {
     pub(super) fn note_settled(&mut self, body: &Body, last_at: Option<Timestamp>) {
         self.backoff.reset();
         self.metrics.bytes.inc_by(body.bytes.len() as u64);
+        self.note_through(last_at);
+        self.metrics.up.set(1.0);
+    }
+
+    /// Nothing until then is left to send.
+    pub(super) fn note_through(&self, last_at: Option<Timestamp>) {
         if let Some(at) = last_at.map(Timestamp::seconds).filter(|at| *at > self.metrics.highest_sent.get()) {
             self.metrics.highest_sent.set(at);
         }
-        self.metrics.up.set(1.0);
     }
 
     /// Samples were taken in this format.
@@ -25,8 +30,8 @@ impl Shipper {
         let version = if way.message == Message::V2 { 2.0 } else { 1.0 };
         self.metrics.version.set(version);
         if self.negotiation.taken(number, self.clock.now()) {
-            let (message, compression) = (way.message.name(), way.compression);
-            tracing::info!(endpoint = %self.name, url = %self.url, message, ?compression, "receiver takes this format; keeping to it");
+            let (message, compression) = (way.message.name(), way.compression.content_encoding());
+            tracing::info!(endpoint = %self.name, url = %self.url, message, compression, "receiver takes this format; keeping to it");
         }
     }
 
@@ -48,22 +53,45 @@ impl Shipper {
         });
     }
 
-    /// A receiver of 2.0 may leave out exemplars of a request that it takes, and says so; nobody sends them again.
-    pub(super) fn note_lost_exemplars(&self, exchange: &Exchange, sent: Tally) {
-        if let Ok(Answer { written: Some(written), .. }) = exchange {
-            let exemplars = sent.exemplars.saturating_sub(written.exemplars);
-            self.metrics.failed.add(Tally { exemplars, ..Tally::default() });
+    /// A receiver of 2.0 may take a request and leave some of it out, and says so.
+    pub(super) fn note_unwritten(&mut self, rest: Tally) {
+        self.metrics.failed.add(rest);
+        let samples = rest.points();
+        if samples > 0 {
+            self.unchanged.forget();
+            tracing::error!(
+                endpoint = %self.name, url = %self.url, samples,
+                "receiver took a request and says that it wrote less than was sent; which samples are lost it does not say"
+            );
         }
     }
 
+    /// A part of a request was written. Which is not said, so none of it is kept in the quarantine.
+    pub(super) fn note_partly_refused(&mut self, exchange: &Exchange, refused: Tally) {
+        self.unchanged.forget();
+        let samples = refused.points();
+        let (error, advice) = (outcome::describe(exchange), outcome::advice(exchange, self.endpoint.host()));
+        if samples > 0 {
+            tracing::error!(
+                endpoint = %self.name, url = %self.url, samples, %error, advice,
+                "receiver wrote a part of a request and refused the rest; it does not say which samples, so none are kept"
+            );
+        }
+        self.count_refused(exchange, refused, error);
+    }
+
     pub(super) fn note_refused(&mut self, exchange: &Exchange, refused: Tally) {
-        self.metrics.failed.add(refused);
         let samples = refused.points();
         let (error, advice) = (outcome::describe(exchange), outcome::advice(exchange, self.endpoint.host()));
         tracing::error!(
             endpoint = %self.name, url = %self.url, samples, %error, advice,
             "receiver refused samples; `outhaul buffer quarantine ls` shows them"
         );
+        self.count_refused(exchange, refused, error);
+    }
+
+    fn count_refused(&mut self, exchange: &Exchange, refused: Tally, error: String) {
+        self.metrics.failed.add(refused);
         self.state.send_modify(|state| {
             state.delivering = false;
             state.stalled_since = None;
@@ -76,8 +104,7 @@ impl Shipper {
     pub(super) fn note_failed(&mut self, exchange: &Exchange, outcome: Outcome, began: Timestamp, wait: Duration) {
         self.metrics.up.set(0.0);
         let (error, advice) = (outcome::describe(exchange), outcome::advice(exchange, self.endpoint.host()));
-        // To the millisecond, for people.
-        let shown = Duration::from_millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+        let shown = to_the_millisecond(wait);
         if outcome == Outcome::Held {
             tracing::warn!(
                 endpoint = %self.name, url = %self.url, %error, advice, wait = ?shown,
@@ -143,6 +170,11 @@ impl Shipper {
             tracing::error!(endpoint = %self.name, histograms, "remote-write 1.0 cannot carry histograms with custom buckets; they are lost for this endpoint, whose receiver would have to take 2.0");
         }
     }
+}
+
+/// A time, for people.
+pub(super) fn to_the_millisecond(time: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn status(exchange: &Exchange) -> Option<u16> {

@@ -1,6 +1,6 @@
 //! One request: made, sent until its fate is known, and what follows from the answer.
 //!
-//! Everything that an answer may mean ends in this file in one of six ways ([`Settled`]); the table that says what it means
+//! Everything that an answer may mean ends in this file in one of five ways ([`Settled`]); the table that says what it means
 //! is `outcome`'s.
 
 use std::time::Duration;
@@ -11,14 +11,15 @@ use super::backoff;
 use super::batch::{Batch, Extent, Wanted};
 use super::metrics::Dropped;
 use super::negotiate::Way;
-use super::outcome::{self, Asked, Exchange, Otherwise, Outcome};
+use super::outcome::{self, Answer, Asked, Exchange, Otherwise, Outcome};
 use super::pace::Pace;
 use super::part_size::TooLarge;
 use super::remote_write::Envelope;
 use super::shipper::{HELD_PROBE_INTERVAL, Patience, Shipper};
 use super::suspicion::Suspicion;
 use crate::buffer::Fates;
-use crate::encode::{Body, Format};
+use crate::encode::{Body, Format, Message, Tally};
+use crate::model::Timestamp;
 use crate::shutdown::{Phase, Shutdown};
 
 /// A request is no longer than this, compressed; a bound on what a thin line must carry in one piece.
@@ -29,15 +30,17 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 pub(super) struct Task {
     pub(super) extent: Extent,
     pub(super) suspicion: Suspicion,
+    /// How often they were sent, alone or with others, and failed.
+    attempt: u32,
 }
 
 impl Task {
     pub(super) fn new(extent: Extent) -> Self {
-        Self { extent, suspicion: Suspicion::default() }
+        Self { extent, suspicion: Suspicion::default(), attempt: 0 }
     }
 
     /// A piece of it.
-    fn piece(&self, extent: Extent) -> Self {
+    pub(super) fn piece(&self, extent: Extent) -> Self {
         Self { extent, ..self.clone() }
     }
 }
@@ -61,7 +64,25 @@ pub(super) enum Settled {
 struct Made {
     body: Body,
     way: usize,
-    attempt: u32,
+}
+
+/// What became of samples that are sent once, out of turn.
+#[derive(Debug)]
+pub(super) enum Once {
+    /// The receiver took them.
+    Taken(Fates),
+    /// It did not.
+    Failed(Failed),
+    /// There was nothing to send, or the program stops.
+    Unsent,
+}
+
+/// A request that did not settle its samples.
+#[derive(Debug)]
+pub(super) struct Failed {
+    exchange: Exchange,
+    meaning: Outcome,
+    began: Timestamp,
 }
 
 /// What to do after an answer.
@@ -98,7 +119,7 @@ impl Shipper {
             if self.expire(batch, &mut task, &mut fates) {
                 made = None;
             }
-            let mut request = if let Some(made) = made.take() {
+            let request = if let Some(made) = made.take() {
                 made
             } else {
                 let way = self.negotiation.current(self.clock.now());
@@ -114,11 +135,14 @@ impl Shipper {
                 return Settled::Done(fates);
             }
             let began = self.clock.now();
-            let Some((exchange, took)) = self.attempt(&request, shutdown).await else { return Settled::Interrupted };
+            let Some((exchange, took)) = self.attempt(&request, task.attempt, shutdown).await else {
+                return Settled::Interrupted;
+            };
             match self.follow(batch, &mut task, &request, &exchange, took) {
                 Next::Settle(settled) => return settled.with(fates),
                 Next::Way(way) => made = Some(self.make(batch, &task.extent, way)),
                 Next::Wait(wait) => {
+                    task.attempt = task.attempt.saturating_add(1);
                     let is_due = task.suspicion.failed(&exchange, Instant::now());
                     let meaning = self.meaning(&request, &exchange);
                     self.note_failed(&exchange, meaning, began, wait);
@@ -129,14 +153,15 @@ impl Shipper {
                     if is_due {
                         return self.look_closely(batch, task, fates, exchange);
                     }
+                    // A receiver that was replaced may take only what the one before did not.
+                    let is_outdated = says_unsupported(&exchange) && self.negotiation.reconsider(request.way);
                     if meaning == Outcome::Held
                         && let Some(pieces) = batch.first_series(&task.extent)
                     {
                         // To knock at a closed door one series is enough.
                         return Settled::Instead(fates, pieces.map(|piece| task.piece(piece)).into());
                     }
-                    request.attempt += 1;
-                    made = Some(request);
+                    made = Some(request).filter(|_| !is_outdated);
                 }
             }
         }
@@ -177,20 +202,17 @@ impl Shipper {
                 self.note_way(request.way);
                 self.note_settled(&request.body, batch.last_at(&task.extent));
                 self.note_delivered(exchange);
-                self.note_lost_exemplars(exchange, sent);
                 self.plan_rest(took);
-                let delivered = sent.points() as u64;
-                Next::Settle(Box::new(Settled::Done(Fates { delivered, ..self.left_out(&request.body) })))
+                let rest = self.unwritten(request, exchange);
+                self.note_unwritten(rest);
+                Next::Settle(Box::new(Settled::Done(self.fates(&request.body, rest))))
             }
             Outcome::Partial { written } => {
                 let rest = sent.minus(written);
                 self.note_way(request.way);
                 self.note_settled(&request.body, batch.last_at(&task.extent));
-                self.note_refused(exchange, rest);
-                let left_out = self.left_out(&request.body);
-                let delivered = (sent.points() - rest.points()) as u64;
-                let refused = left_out.refused + rest.points() as u64;
-                Next::Settle(Box::new(Settled::Done(Fates { delivered, refused, ..left_out })))
+                self.note_partly_refused(exchange, rest);
+                Next::Settle(Box::new(Settled::Done(self.fates(&request.body, rest))))
             }
             Outcome::Misunderstood { .. } => match self.negotiation.after(request.way) {
                 Some(way) => {
@@ -228,9 +250,25 @@ impl Shipper {
         let sent = request.body.sent;
         self.note_settled(&request.body, batch.last_at(&task.extent));
         self.note_refused(exchange, sent);
-        let left_out = self.left_out(&request.body);
-        let fates = Fates { refused: left_out.refused + sent.points() as u64, ..left_out };
+        let fates = self.fates(&request.body, sent);
         Next::Settle(Box::new(Settled::Refused(fates, task.clone(), exchange.clone())))
+    }
+
+    /// What a receiver of 2.0 took and says that it did not write: nobody sends it again.
+    fn unwritten(&self, request: &Made, exchange: &Exchange) -> Tally {
+        match exchange {
+            Ok(Answer { written: Some(written), .. }) if self.negotiation.way(request.way).message == Message::V2 => {
+                request.body.sent.minus(*written)
+            }
+            _ => Tally::default(),
+        }
+    }
+
+    /// What became of everything that is in `body` or was left out of it, where `refused` was not taken.
+    fn fates(&self, body: &Body, refused: Tally) -> Fates {
+        let left_out = self.left_out(body);
+        let delivered = (body.sent.points() - refused.points()) as u64;
+        Fates { delivered, refused: left_out.refused + refused.points() as u64, ..left_out }
     }
 
     /// What became of samples that are not in the body.
@@ -251,6 +289,8 @@ impl Shipper {
             return false;
         }
         fates.expired += expired.points() as u64;
+        // What was left out as unchanged rests on a value that the receiver may never get.
+        self.unchanged.forget();
         self.note_expired(expired);
         true
     }
@@ -260,22 +300,18 @@ impl Shipper {
         let Wanted { exemplars, native_histograms } = self.wanted;
         let format = Format { message, compression, exemplars, native_histograms };
         let body = self.encoder.encode(&batch.parts(extent), format);
-        Made { body, way, attempt: 0 }
+        Made { body, way }
     }
 
     /// One request and how long it took; `None` when the program stopped first.
-    async fn attempt(&mut self, request: &Made, shutdown: &Shutdown) -> Option<(Exchange, Duration)> {
+    async fn attempt(&mut self, request: &Made, attempt: u32, shutdown: &Shutdown) -> Option<(Exchange, Duration)> {
         self.metrics.sent.add(request.body.sent);
-        if request.attempt > 0 {
+        if attempt > 0 {
             self.metrics.retried.add(request.body.sent);
         }
         let way = self.negotiation.way(request.way);
-        let envelope = Envelope {
-            message: way.message,
-            compression: way.compression,
-            body: request.body.bytes.clone(),
-            attempt: request.attempt,
-        };
+        let envelope =
+            Envelope { message: way.message, compression: way.compression, body: request.body.bytes.clone(), attempt };
         let (began, began_at) = (Instant::now(), self.clock.now());
         let mut stop = shutdown.clone();
         let exchange = tokio::select! {
@@ -294,19 +330,29 @@ impl Shipper {
         Some((exchange, took))
     }
 
-    /// Sends samples once, out of turn; what became of them, if they were taken.
-    pub(super) async fn send_once(&mut self, batch: &Batch, extent: &Extent, shutdown: &Shutdown) -> Option<Fates> {
-        let current = self.negotiation.current(self.clock.now());
-        let request = self.make(batch, extent, current);
+    /// Sends samples once, out of turn.
+    pub(super) async fn send_once(&mut self, batch: &Batch, task: &Task, shutdown: &Shutdown) -> Once {
+        let began = self.clock.now();
+        let current = self.negotiation.current(began);
+        let request = self.make(batch, &task.extent, current);
         if request.body.sent.is_empty() {
-            return None;
+            return Once::Unsent;
         }
-        let (exchange, _) = self.attempt(&request, shutdown).await?;
-        if self.meaning(&request, &exchange) != Outcome::Delivered {
-            return None;
+        let Some((exchange, _)) = self.attempt(&request, task.attempt, shutdown).await else { return Once::Unsent };
+        let meaning = self.meaning(&request, &exchange);
+        if meaning != Outcome::Delivered {
+            return Once::Failed(Failed { exchange, meaning, began });
         }
-        self.note_settled(&request.body, batch.last_at(extent));
-        Some(Fates { delivered: request.body.sent.points() as u64, ..self.left_out(&request.body) })
+        self.note_settled(&request.body, batch.last_at(&task.extent));
+        let rest = self.unwritten(&request, &exchange);
+        self.note_unwritten(rest);
+        Once::Taken(self.fates(&request.body, rest))
+    }
+
+    /// Leaves the receiver alone after a request out of turn that failed, as after any other.
+    pub(super) fn rest_after(&mut self, failed: &Failed) {
+        self.rest = self.wait_after(failed.meaning);
+        self.note_failed(&failed.exchange, failed.meaning, failed.began, self.rest);
     }
 
     /// The wait after a failure: what the receiver asks for comes before what we would do.
@@ -345,6 +391,11 @@ impl Settled {
             Self::Interrupted => Self::Interrupted,
         }
     }
+}
+
+/// Whether the receiver does not take what it was sent in this form.
+fn says_unsupported(exchange: &Exchange) -> bool {
+    exchange.as_ref().is_ok_and(|answer| answer.status == 415)
 }
 
 /// Whether the receiver has said what it took of a request that it refused: then it took what it could.

@@ -5,8 +5,9 @@
 //! every turn of the loop sends, waits for time, or waits for the buffer.
 //!
 //! What is sent together follows from the lease, which the buffer gives again as it was after a crash, and from the size of
-//! requests that was kept with the buffer; so what may have been received is sent again as it was. Two exceptions: what
-//! failed for minutes and is halved (`suspicion`), and what `send_unchanged_every` had left out.
+//! requests that was kept with the buffer; so what may have been received is sent again as it was. Three exceptions: what
+//! failed for minutes and is halved (`suspicion`), what `send_unchanged_every` had left out, and what `max_sample_age` expires
+//! meanwhile.
 
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use super::part_size::PartSize;
 use super::remote_write::{Endpoint, Envelope};
 use super::request::Task;
 use super::state::EndpointState;
-use super::unchanged::{self, Unchanged};
+use super::unchanged::Unchanged;
 use crate::buffer::{self, Buffer, EndpointId, Fates, Lease, Limits};
 use crate::clock::Clock;
 use crate::config::{Queue, RemoteWrite};
@@ -124,10 +125,6 @@ impl Shipper {
         let ShipperOptions { endpoint, config, external_labels, send_unchanged_every, buffer, clock, metrics } =
             options;
         let url = config.url.masked();
-        if let Some(every) = send_unchanged_every.filter(|every| *every > unchanged::INTERVAL_MAX) {
-            let most = unchanged::INTERVAL_MAX;
-            tracing::warn!(endpoint = %config.name, ?every, ?most, "send_unchanged_every is so long that receivers take unchanged series for ended");
-        }
         let state = EndpointState { name: config.name.clone(), url: url.clone(), ..EndpointState::default() };
         Self {
             endpoint_id: endpoint,
@@ -222,6 +219,7 @@ impl Shipper {
         let Lease { through, mut snapshots, .. } = lease;
         self.leased = snapshots.len();
         let mut fates = Fates::default();
+        let last_at = snapshots.iter().map(|snapshot| snapshot.at).max();
         for snapshot in &mut snapshots {
             let families = self.families.note(snapshot);
             self.metrics.metadata_dropped.inc_by(families.without_room);
@@ -231,6 +229,8 @@ impl Shipper {
         fates.add(sent);
         self.save().await;
         self.buffer.ack(self.endpoint_id, through, fates).await;
+        // Also where rules left everything out: what is not to be sent is not behind.
+        self.note_through(last_at);
         if fates.delivered > 0 && shutdown.phase() == Phase::Running {
             self.send_metadata(shutdown).await;
         }

@@ -85,10 +85,15 @@ impl Rig {
         Self::build(server, change, None, buffer, directory)
     }
 
-    async fn start_unchanged(server: Server, every: Duration, backlog: Vec<Snapshot>) -> Self {
+    async fn start_unchanged(
+        server: Server,
+        change: impl FnOnce(&mut RemoteWrite),
+        every: Duration,
+        backlog: Vec<Snapshot>,
+    ) -> Self {
         let (buffer, directory) = open(1);
         fill(&buffer, backlog).await;
-        Self::build(server, |_| {}, Some(every), buffer, directory)
+        Self::build(server, change, Some(every), buffer, directory)
     }
 
     fn build(
@@ -570,6 +575,7 @@ async fn a_dead_endpoint_does_not_hold_up_another() {
 mod extras;
 mod poison;
 mod table;
+mod unchanged;
 
 struct PushRig {
     server: Server,

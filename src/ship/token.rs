@@ -15,10 +15,12 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::auth::{self, Freshness, sensitive, unprepared};
-use super::client::{OUR_NAME, Request, all_secrets, hidden, without};
+use super::client::{OUR_NAME, Request, all_secrets, escaped, form, hidden, without};
 use super::connection::Connection;
 use super::outcome::{Answer, Failure, FailureKind, describe};
+use super::retry_after;
 use crate::config::{Http, OAuth2, Secret};
+use crate::model::Timestamp;
 
 /// The most of a token answer that is read; tokens are a few kilobytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -102,16 +104,16 @@ impl TokenSource {
 
     async fn ask(&mut self, style: Style, secret: &Secret) -> Result<(Answer, Vec<u8>), Failure> {
         let request = self.request(style, secret)?;
-        let parameters = self.config.endpoint_params.values().cloned();
+        let parameters = self.config.endpoint_params.values().map(String::as_str);
+        let given = parameters.chain([secret.expose_secret()]).flat_map(|text| [text.to_owned(), escaped(text)]);
         let mut secrets = self.connection.secrets();
-        secrets.extend(parameters.chain([secret.expose_secret().to_owned()]));
-        let secrets = all_secrets(&request.headers, secrets);
+        secrets.extend(given);
+        let secrets = all_secrets(&request, secrets);
         match self.connection.exchange(&request, ANSWER_BYTES_MAX).await {
             Ok((answer, body)) => Ok((without(&secrets, answer), body)),
             Err(failure) => {
                 self.connection.note_failure();
-                let message = hidden(&secrets, &failure.message);
-                Err(Failure { message: format!("{}: {message}", self.what()), ..failure })
+                Err(self.trouble(None, &hidden(&secrets, &failure.message)))
             }
         }
     }
@@ -147,16 +149,29 @@ impl TokenSource {
         format!("no token from {}", self.config.token_url.masked())
     }
 
+    /// There is no token now.
+    pub(super) fn trouble(&self, after: Option<Duration>, message: &str) -> Failure {
+        Failure { kind: FailureKind::NoToken { after }, message: format!("{}: {message}", self.what()) }
+    }
+
+    fn refused(&self, message: &str) -> Failure {
+        Failure { kind: FailureKind::TokenRefused, message: format!("{}: {message}", self.what()) }
+    }
+
     /// A maker of tokens in trouble is waited for; one that refuses us is a matter for a person.
     fn refusal(&self, answer: Answer) -> Failure {
-        let is_trouble = matches!(answer.status, 408 | 425 | 429 | 500..);
-        let kind = if is_trouble { FailureKind::Broken } else { FailureKind::Unprepared };
-        Failure { kind, message: format!("{}: {}", self.what(), describe(&Ok(answer))) }
+        if matches!(answer.status, 408 | 425 | 429 | 500..) {
+            // A date that it names is by its own clock.
+            let now = answer.date.unwrap_or(Timestamp::MIN);
+            let after = answer.retry_after.as_deref().and_then(|text| retry_after::parse(text, now));
+            return self.trouble(after, &describe(&Ok(answer)));
+        }
+        self.refused(&describe(&Ok(answer)))
     }
 
     /// The token of an answer, of which nothing is ever shown.
     fn token(&self, body: &[u8]) -> Result<Token, Failure> {
-        let wrong = |rule: &str| unprepared(format!("{}: {rule}", self.what()));
+        let wrong = |rule: &str| self.refused(rule);
         let granted: Granted =
             serde_json::from_slice(body).map_err(|_| wrong("the answer is not a token answer in JSON"))?;
         let token = &granted.access_token;
@@ -174,18 +189,6 @@ impl TokenSource {
         let until = life.map(|life| Instant::now() + life.min(KEPT_MAX).saturating_sub(EARLY));
         Ok(Token { header, until })
     }
-}
-
-/// `application/x-www-form-urlencoded`.
-fn form<'a>(fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
-    let mut url = reqwest::Url::parse("http://form/").expect("BUG: a constant URL");
-    url.query_pairs_mut().extend_pairs(fields);
-    url.query().unwrap_or_default().to_owned()
-}
-
-/// One text of it.
-fn escaped(text: &str) -> String {
-    form([("", text)]).trim_start_matches('=').to_owned()
 }
 
 #[cfg(test)]
@@ -266,13 +269,19 @@ mod tests {
     #[tokio::test]
     async fn what_goes_wrong_is_told_without_a_secret_and_held_or_tried_again() {
         install_crypto_provider();
-        let echo = answer("400 Bad Request", "", "invalid_client hunter2&x hunter3");
+        let echo = answer("400 Bad Request", "", "invalid_client hunter2&x hunter3 client_secret=hunter2%26x");
+        let three = Some(Duration::from_secs(3));
         for (replies, kind, words) in [
-            (vec![echo.clone(), echo], FailureKind::Unprepared, "invalid_client <secret> <secret>"),
-            (vec![status("503 x")], FailureKind::Broken, "status 503"),
-            (vec![answer("200 OK", "", "hunter2")], FailureKind::Unprepared, "not a token answer"),
-            (vec![granted("", "1")], FailureKind::Unprepared, "an empty token"),
-            (vec![granted("a\\nb", "1")], FailureKind::Unprepared, "fits no header"),
+            (
+                vec![echo.clone(), echo],
+                FailureKind::TokenRefused,
+                "invalid_client <secret> <secret> client_secret=<secret>",
+            ),
+            (vec![status("503 x")], FailureKind::NoToken { after: None }, "status 503"),
+            (vec![answer("429 x", "Retry-After: 3\r\n", "")], FailureKind::NoToken { after: three }, "status 429"),
+            (vec![answer("200 OK", "", "hunter2")], FailureKind::TokenRefused, "not a token answer"),
+            (vec![granted("", "1")], FailureKind::TokenRefused, "an empty token"),
+            (vec![granted("a\\nb", "1")], FailureKind::TokenRefused, "fits no header"),
         ] {
             let server = Server::replying(replies).await;
             let failure = TokenSource::new(oauth2(&server.url)).header().await.unwrap_err();

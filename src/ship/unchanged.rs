@@ -11,10 +11,6 @@ use std::time::Duration;
 
 use crate::model::{Sample, Series, Snapshot, Timestamp, Value};
 
-/// Prometheus takes a series for ended five minutes after its last sample (`--query.lookback-delta`); a tick may lie between
-/// the interval and the sample that is sent.
-pub(super) const INTERVAL_MAX: Duration = Duration::from_secs(240);
-
 /// What one endpoint was sent last.
 #[derive(Debug)]
 pub(super) struct Unchanged {

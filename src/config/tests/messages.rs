@@ -71,6 +71,7 @@ fn every_rule_of_an_endpoint_has_its_message() {
         ("remote_timeout: 0s", "remote_timeout: \"0s\": must be longer than 0s".to_owned()),
         ("headers: {Authorization: hunter2}", "headers.Authorization: is set by basic_auth or authorization; use one of these blocks".to_owned()),
         ("headers: {content-TYPE: hunter2}", "headers.content-TYPE: is a header of the protocol and cannot be changed".to_owned()),
+        ("headers: {Retry-Attempt: 1}", "headers.Retry-Attempt: is a header of the protocol and cannot be changed".to_owned()),
         ("headers: {'a b': hunter2}", "headers.a…: is not the name of a header".to_owned()),
         ("headers: {a: \"hunter2\\nb: c\"}", "headers.a: the value of a header must be printable ASCII on one line".to_owned()),
         ("headers: {A: hunter2, a: hunter2}", "headers.a: this header is given twice".to_owned()),

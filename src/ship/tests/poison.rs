@@ -99,7 +99,10 @@ async fn a_sample_is_not_given_up_while_the_receiver_fails_on_the_next_one_too()
     rig.server.next().await;
     rig.append(snapshot_at(second(1), 1)).await;
     let probes = |sent: &[Seen]| sent.iter().filter(|seen| instants(seen) == [second(1)]).count();
-    sent_until(&mut rig, |sent| probes(sent) == FAILURES_MIN).await;
+    let sent = sent_until(&mut rig, |sent| probes(sent) == FAILURES_MIN).await;
+    let shortest = sent.windows(2).map(|pair| pair[1].at - pair[0].at).min().unwrap();
+    assert!(shortest >= Duration::from_millis(900), "a receiver in trouble is never asked twice at once: {shortest:?}");
+    assert!(sent.iter().filter(|seen| instants(seen) == [NOW]).all(|seen| seen.header("Retry-Attempt").is_some()));
     assert_eq!(rig.buffer.status().endpoints[0].ledger, Ledger { appended: 2, pending: 2, ..Ledger::default() });
 
     is_down.store(false, std::sync::atomic::Ordering::Relaxed);

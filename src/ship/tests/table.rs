@@ -27,7 +27,7 @@ pub(super) fn samples(seen: &Seen) -> Vec<(String, Timestamp, Value)> {
     decoded.series.into_iter().flat_map(of).collect()
 }
 
-fn written(count: usize) -> String {
+pub(super) fn written(count: usize) -> String {
     format!("X-Prometheus-Remote-Write-Samples-Written: {count}\r\n")
 }
 
@@ -77,6 +77,29 @@ async fn a_receiver_of_1_0_gets_the_same_samples_again_and_1_0_from_then_on() {
         let kept = rig.buffer.load_state("ship-test").await.unwrap();
         assert!(kept.starts_with(b"v1-snappy "), "{kept:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receiver_that_was_replaced_by_one_that_takes_2_0_alone_is_spoken_to_in_2_0_at_the_next_knock() {
+    let _time = Time::stand_still();
+    let is_replaced = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let replaced = Arc::clone(&is_replaced);
+    let server =
+        Server::start(move |seen| match (format(seen).0, replaced.load(std::sync::atomic::Ordering::Relaxed)) {
+            (Message::V1, false) => no_content(),
+            (Message::V2, true) => taken(seen),
+            _ => status("415 Unsupported Media Type"),
+        });
+    let mut rig = Rig::start_with(server.await, auto, vec![snapshot(2)]).await;
+    assert_eq!(rig.settled().await, delivered(2));
+    is_replaced.store(true, std::sync::atomic::Ordering::Relaxed);
+    rig.append(snapshot_at(second(5), 1)).await;
+    let wait = rig.wait_for(|state| state.retry_in.is_some()).await.retry_in.unwrap();
+    tokio::time::advance(wait + Duration::from_millis(2)).await;
+    assert_eq!(rig.settled().await, delivered(3));
+    let spoken: Vec<Message> =
+        std::iter::from_fn(|| rig.server.requests.try_recv().ok()).map(|seen| format(&seen).0).collect();
+    assert_eq!(spoken, [Message::V2, Message::V1, Message::V1, Message::V2]);
 }
 
 #[tokio::test]
@@ -236,7 +259,8 @@ async fn what_comes_within_a_send_interval_is_one_request() {
 
 #[tokio::test]
 async fn an_unchanged_value_is_left_out_and_told_in_the_ledger() {
-    let rig = Rig::start_unchanged(Server::replying([]).await, Duration::from_secs(2), vec![snapshot(2); 4]).await;
+    let rig =
+        Rig::start_unchanged(Server::replying([]).await, |_| {}, Duration::from_secs(2), vec![snapshot(2); 4]).await;
     let expected = Ledger { appended: 8, delivered: 4, unchanged: 4, ..Ledger::default() };
     assert_eq!(rig.settled().await, expected);
 }
@@ -276,7 +300,6 @@ async fn prometheus_names_for_what_a_queue_does_are_all_there_with_its_labels() 
         ("samples_failed_total", 0.0),
         ("samples_retried_total", 0.0),
         ("samples_dropped_total", 0.0),
-        ("dropped_samples_total", 0.0),
         ("exemplars_total", 0.0),
         ("exemplars_failed_total", 0.0),
         ("exemplars_retried_total", 0.0),

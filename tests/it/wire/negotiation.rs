@@ -29,17 +29,17 @@ fn every_receiver_is_spoken_to_in_what_it_takes_and_loses_nothing() {
         stage.expect_to_say(fallback, &["may not understand the format"]);
         stage.expect_to_say(
             fallback,
-            &["receiver takes this format", "message=prometheus.WriteRequest", "compression=Snappy"],
+            &["receiver takes this format", "message=prometheus.WriteRequest", "compression=snappy"],
         );
     }
     // The version in Debian stable is older than the variant with zstd, and says so.
     stage.expect_to_say(
         "victoria-zstd",
-        &["receiver takes this format", "message=prometheus.WriteRequest", "compression=Snappy"],
+        &["receiver takes this format", "message=prometheus.WriteRequest", "compression=snappy"],
     );
     stage.expect_to_say(
         "newer-zstd",
-        &["receiver takes this format", "message=prometheus.WriteRequest", "compression=Zstd"],
+        &["receiver takes this format", "message=prometheus.WriteRequest", "compression=zstd"],
     );
     stage.recorder.wait_for_ticks(6);
     stage.wait_until_drained(&new, &["new", "new-v1"]);
