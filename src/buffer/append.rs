@@ -156,7 +156,7 @@ impl<F: Fs> Log<F> {
                 last.map_or((FILE_HEADER_LEN, 0, false), |s| (s.len, blocks(s.file_len), s.end.seq >= s.first));
             let draft = match &mut self.active {
                 Some(active) => &mut active.draft,
-                None => fresh.insert(Draft::new(self.store_id, item.before().seq + 1)),
+                None => fresh.insert(Draft::new(self.store_id, item.before().seq + 1, self.options.segment_bytes)),
             };
             let frame = match draft.frame(item) {
                 // A segment can number only so many series; a new one begins anew.

@@ -315,7 +315,7 @@ fn file_bytes(
     let about = About { seq: first, samples_before: 0, at, samples: 0 };
     let payload = encode_verdict(endpoint, samples, verdict);
     write(&mut out, Seed::new(store_id, first), Kind::Verdict, about, &payload);
-    let mut draft = Draft::new(store_id, first);
+    let mut draft = Draft::new(store_id, first, 0);
     for snapshot in snapshots {
         let item = Item::Snapshot { before: mark, snapshot };
         out.extend_from_slice(&draft.frame(item).ok()?.bytes);

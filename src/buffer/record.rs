@@ -47,6 +47,8 @@ pub(super) enum Kind {
     Definitions,
     /// Whose receiver refused the samples of a quarantined file, and what it said.
     Verdict,
+    /// Nothing: it keeps the two copies of definitions apart.
+    Spacer,
     /// Written by a later version; stepped over.
     Other(u16),
 }
@@ -65,6 +67,7 @@ impl Kind {
             Self::Definitions => 4,
             Self::Verdict => 5,
             Self::RichSnapshot => 6,
+            Self::Spacer => 7,
             Self::Other(number) => number,
         }
     }
@@ -77,6 +80,7 @@ impl Kind {
             4 => Self::Definitions,
             5 => Self::Verdict,
             6 => Self::RichSnapshot,
+            7 => Self::Spacer,
             other => Self::Other(other),
         }
     }

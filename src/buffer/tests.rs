@@ -25,6 +25,7 @@ mod model;
 mod nth;
 mod power;
 mod quarantine;
+mod sectors;
 mod sim;
 mod sim_itself;
 mod world;

@@ -90,7 +90,7 @@ impl<'a> Writer<'a> {
             let store_id = self.store_id;
             let section = self.section.get_or_insert_with(|| Section {
                 first: record.position,
-                draft: Draft::new(store_id, record.position),
+                draft: Draft::new(store_id, record.position, SECTION_BYTES as u64),
                 bytes: Vec::new(),
                 snapshots: 0,
             });

@@ -40,6 +40,15 @@ pub(super) fn encode(first: u32, definitions: &[Definition]) -> Vec<u8> {
     let mut strings = Table::default();
     let mut families = Table::default();
     let mut sets = Table::default();
+    // The smallest numbers, which take one byte, for what is named most often.
+    for labels in definitions.iter().map(|definition| definition.series.labels()) {
+        labels.get(METRIC_NAME).map(|name| strings.number(name));
+    }
+    for label in definitions.iter().flat_map(|definition| definition.series.labels()) {
+        if &*label.name != METRIC_NAME {
+            strings.number(&label.name);
+        }
+    }
     let mut series = Vec::new();
     for definition in definitions {
         let labels = definition.series.labels();
@@ -238,5 +247,26 @@ pub(super) fn shared(labels: Labels, metadata: &Arc<Metadata>, interner: &mut In
         known
     } else {
         Arc::new(Series::new(known.labels().clone(), Arc::clone(metadata)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Value;
+
+    #[test]
+    fn names_come_before_values_so_that_their_numbers_take_one_byte() {
+        let definition = |index: u32| {
+            let labels =
+                Labels::builder().with("__name__", format!("metric_{}", index % 2)).with("index", index.to_string());
+            let metadata = Arc::new(Metadata::of("metric", MetricKind::Gauge, "help"));
+            let series = Arc::new(Series::new(labels.build().unwrap(), metadata));
+            Definition { series, base: Base::new(Value::new(1.0)), slot: 0, start: None }
+        };
+        let payload = encode(0, &(0..3).map(definition).collect::<Vec<_>>());
+        let strings = read_strings(&mut Input(&payload[2..])).unwrap();
+        let strings: Vec<&str> = strings.iter().map(|text| &**text).collect();
+        assert_eq!(strings, ["metric_0", "metric_1", "index", "0", "1", "2", "metric", "help", ""]);
     }
 }

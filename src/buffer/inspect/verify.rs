@@ -141,6 +141,15 @@ impl Check<'_> {
             }
             return;
         }
+        if header.kind == Kind::Spacer && payload.is_none() {
+            self.at_step(
+                name,
+                step,
+                DamageKind::Payload,
+                0,
+                "the zeros between two copies are damaged; nothing is lost",
+            );
+        }
         if !carries || header.seq <= place.seq {
             return;
         }

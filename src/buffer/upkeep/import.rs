@@ -12,7 +12,7 @@ use crate::model::{Snapshot, Timestamp};
 use super::super::carry::{CarriedSnapshot, ExportFile};
 use super::super::draft::{Draft, Item};
 use super::super::log::{BLOCK_BYTES, SEGMENT_OVERHEAD_BYTES, blocks};
-use super::super::segment::Mark;
+use super::super::segment::{Mark, SEGMENT_MAX_BYTES};
 use super::{Upkeep, storage_full};
 
 /// Under this name the buffer remembers what it took in.
@@ -248,7 +248,7 @@ impl Import<'_> {
         }
         // As if it stood alone: nowhere does it take more, but for values far from their base.
         let before = Mark { seq: 0, samples: 0 };
-        let frame = Draft::new(0, 1).frame(Item::Snapshot { before, snapshot });
+        let frame = Draft::new(0, 1, SEGMENT_MAX_BYTES).frame(Item::Snapshot { before, snapshot });
         let values = snapshot.sample_count() as u64 * 10;
         let fits = frame.is_ok_and(|frame| blocks(SEGMENT_OVERHEAD_BYTES + frame.bytes.len() as u64 + values) <= room);
         if fits {
