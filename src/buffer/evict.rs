@@ -20,12 +20,12 @@ const MIN_FREE_SHARE: u64 = 20;
 const FLOOR_SEGMENTS: u64 = 4;
 
 impl<F: Fs> Log<F> {
-    /// Gives up the oldest segment. `false` when there is none to give up.
+    /// Gives up the oldest segment. `false` when there is none to give up, or nothing may be.
     ///
     /// # Errors
     /// When its file cannot be removed; its samples count as evicted then, because no endpoint waits for them any more.
     pub(super) fn evict_oldest(&mut self, reason: Reason) -> io::Result<bool> {
-        let Some(oldest) = self.segments.front() else { return Ok(false) };
+        let Some(oldest) = self.segments.front().filter(|_| self.options.evicts) else { return Ok(false) };
         let is_active = self.segments.len() == 1 && self.active.is_some();
         if is_active && oldest.end.seq < oldest.first {
             return Ok(false);

@@ -50,9 +50,21 @@ impl Buffer {
     /// # Errors
     /// When another process has it, or its directory cannot be made, locked or listed. A file's content is never a reason.
     pub fn open(options: Options) -> Result<Self, OpenError> {
-        let path = options.path.clone();
+        Self::open_log(LogOptions::new(options))
+    }
+
+    /// Opens a buffer that is only to be emptied: it does not grow beyond `max_bytes`, and nothing that is there is evicted.
+    ///
+    /// # Errors
+    /// As for [`Buffer::open`].
+    pub fn open_to_drain(options: Options) -> Result<Self, OpenError> {
+        Self::open_log(LogOptions::keeping_everything(options))
+    }
+
+    fn open_log(options: LogOptions) -> Result<Self, OpenError> {
+        let path = options.dir.clone();
         let unusable = |source: io::Error| OpenError::Unusable { path: path.clone(), source };
-        let log = Log::open(RealFs, LogOptions::new(options))?;
+        let log = Log::open(RealFs, options)?;
         let (commands, queue) = mpsc::channel(QUEUE_MAX);
         let (publish, status) = watch::channel(Arc::new(log.status()));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(unusable)?;

@@ -60,6 +60,8 @@ pub(super) struct LogOptions {
     pub(super) ring_bytes: usize,
     /// Positions left out when a directory that is not new is opened ([`AHEAD_MAX`]).
     pub(super) ahead: u64,
+    /// Whether the oldest goes where there is no room for the newest.
+    pub(super) evicts: bool,
 }
 
 impl LogOptions {
@@ -74,7 +76,13 @@ impl LogOptions {
             segment_bytes: (options.max_bytes / SEGMENTS_WANTED).clamp(SEGMENT_MIN_BYTES, SEGMENT_USUAL_MAX_BYTES),
             ring_bytes: RING_BYTES,
             ahead: 1 + random_u64() % AHEAD_MAX,
+            evicts: true,
         }
+    }
+
+    /// For work on what is there: the bounds keep it from growing, and nothing that is there goes because of them.
+    pub(super) fn keeping_everything(options: super::Options) -> Self {
+        Self { evicts: false, max_age: None, ..Self::new(options) }
     }
 }
 

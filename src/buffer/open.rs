@@ -192,7 +192,7 @@ impl<F: Fs> Log<F> {
         self.say_missing();
         self.store_meta(Ending::Open);
         self.look_at_disk();
-        while self.used_bytes() > self.options.max_bytes {
+        while self.options.evicts && self.used_bytes() > self.options.max_bytes {
             if !matches!(self.evict_oldest(Reason::Size), Ok(true)) {
                 tracing::warn!(path = %self.options.dir.display(), "the buffer cannot be brought below max_bytes");
                 break;

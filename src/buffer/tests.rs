@@ -45,6 +45,7 @@ fn options(dir: &Path, endpoints: &[&str]) -> LogOptions {
         segment_bytes: 4 << 10,
         ring_bytes: 29 << 10,
         ahead: 3,
+        evicts: true,
     }
 }
 

@@ -49,13 +49,13 @@ pub struct Purged {
 }
 
 impl Upkeep {
-    /// Opens a buffer for upkeep. `options.endpoints` are those whose account is kept; a bound on age is ignored.
+    /// Opens a buffer for upkeep. `options.endpoints` are those whose account is kept; a bound on age is ignored, and the one
+    /// on bytes keeps the buffer from growing beyond it, without costing what is there.
     ///
     /// # Errors
     /// When another process has it, or its directory cannot be used.
     pub fn open(options: Options) -> Result<Self, OpenError> {
-        let options = Options { max_age: None, ..options };
-        Ok(Self { log: Log::open(RealFs, LogOptions::new(options.clone()))?, options })
+        Ok(Self { log: Log::open(RealFs, LogOptions::keeping_everything(options.clone()))?, options })
     }
 
     /// The buffer as it is now.

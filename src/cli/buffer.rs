@@ -123,7 +123,7 @@ impl Found {
         names
     }
 
-    /// How a buffer is opened to work on what is in it: nothing is evicted by bounds that are another's to keep.
+    /// How a buffer is opened to drop what is in it, which makes it no larger.
     fn options(&self, endpoints: Vec<String>) -> buffer::Options {
         buffer::Options {
             path: self.path.clone(),

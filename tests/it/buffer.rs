@@ -368,6 +368,26 @@ fn an_import_evicts_nothing_and_goes_on_when_there_is_room() {
 }
 
 #[test]
+fn an_import_into_a_buffer_that_is_beyond_its_bound_takes_nothing_and_costs_nothing() {
+    let source = filled(&["one"], 0..10);
+    let file = source.path().join("till.ohx");
+    code(&buffer(source.path(), "export", &[file.to_str().unwrap()]), 0);
+    // Three files: the oldest could go.
+    let hub = filled(&["hub"], 0..1000);
+    fill(hub.path(), &["hub"], 1000..2000);
+    fill(hub.path(), &["hub"], 2000..2001);
+    let before = json(hub.path(), "status", &[], 0);
+    assert!(before["used_bytes"].as_u64() > Some(64 << 10), "{before}");
+    let full = json(hub.path(), "import --max-bytes 64KiB", &[file.to_str().unwrap()], 1);
+    assert_eq!(full["snapshots"], 0);
+    assert!(full["stopped"].as_str().unwrap().contains("there is no room"), "{full}");
+    let after = json(hub.path(), "status", &[], 0);
+    assert_eq!(after["endpoints"][0]["ledger"], before["endpoints"][0]["ledger"], "nothing was evicted");
+    json(hub.path(), "import --max-bytes 16MiB", &[file.to_str().unwrap()], 0);
+    assert_eq!(json(hub.path(), "status", &[], 0)["endpoints"][0]["ledger"]["pending"], 2011 * SERIES);
+}
+
+#[test]
 fn purged_samples_are_counted_as_purged_and_the_account_balances() {
     let directory = filled(&["one", "two"], 0..100);
     let until = (FIRST_MILLIS + 30_000).to_string();

@@ -192,7 +192,10 @@ impl Import<'_> {
     /// Notes what is to come, appends it, and forces it to the disk.
     fn finish_batch(&mut self) -> Result<(), Stopped> {
         let batch = std::mem::take(&mut self.batch);
-        let Some(store) = batch.first().map(|first| format!("{:032x}", first.store_id)) else { return Ok(()) };
+        let Some(first) = batch.first() else { return Ok(()) };
+        let store = format!("{:032x}", first.store_id);
+        // The notes take room as well.
+        self.make_sure_it_fits(&first.snapshot)?;
         let outline = |carried: &CarriedSnapshot| {
             (carried.position, carried.snapshot.at.millis(), carried.snapshot.sample_count() as u64)
         };
@@ -239,7 +242,7 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// The log would evict to make room, which is not what an import is for.
+    /// The log evicts nothing for an import, and would hold in memory what does not fit.
     fn make_sure_it_fits(&self, snapshot: &Snapshot) -> Result<(), Stopped> {
         let log = &self.upkeep.log;
         let room = log.bound_bytes().saturating_sub(log.used_bytes() + NOTES_BYTES);
