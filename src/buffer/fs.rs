@@ -5,7 +5,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::Path;
 use std::time::Duration;
 
@@ -163,6 +163,7 @@ pub(super) struct RealFs;
 /// Only the owner reads what the containers do.
 const FILE_MODE: u32 = 0o600;
 const DIR_MODE: u32 = 0o700;
+const ROOT: u32 = 0;
 /// More than a process id and a newline.
 const LOCK_TEXT_MAX_BYTES: u64 = 32;
 
@@ -180,11 +181,14 @@ impl Fs for RealFs {
         match DirBuilder::new().mode(DIR_MODE).create(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
             Err(error) => Err(error),
-            // A parent we may not open (mode 0711) is one we did not make; its own durability is its owner's.
-            Ok(()) => match path.parent().map(|parent| self.sync_dir(parent)) {
-                Some(Err(error)) if error.kind() != io::ErrorKind::PermissionDenied => Err(error),
-                _ => Ok(()),
-            },
+            Ok(()) => {
+                hand_over_directory(path);
+                // A parent we may not open (mode 0711) is one we did not make; its own durability is its owner's.
+                match path.parent().map(|parent| self.sync_dir(parent)) {
+                    Some(Err(error)) if error.kind() != io::ErrorKind::PermissionDenied => Err(error),
+                    _ => Ok(()),
+                }
+            }
         }
     }
 
@@ -202,19 +206,11 @@ impl Fs for RealFs {
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<File> {
-        let mut options = OpenOptions::new();
-        // A pipe that somebody put here is not waited for; for files it means nothing (open(2)).
-        options.read(true).mode(FILE_MODE).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
         match access {
-            Access::Read => {}
-            Access::Overwrite => {
-                options.write(true).create(true).truncate(false);
-            }
-            Access::CreateNew => {
-                options.write(true).create_new(true);
-            }
+            Access::Read => readable().open(path),
+            Access::Overwrite => open_or_create(path),
+            Access::CreateNew => create(path),
         }
-        options.open(path)
     }
 
     fn len(&self, file: &File) -> io::Result<u64> {
@@ -257,8 +253,7 @@ impl Fs for RealFs {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Locking<File>> {
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path)?;
+        let mut file = open_or_create(path)?;
         match file.try_lock() {
             Ok(()) => {
                 // The text only helps people: a full disk must not keep us from running.
@@ -286,5 +281,101 @@ impl Fs for RealFs {
         let stat = rustix::fs::statvfs(dir)?;
         let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
         Ok(Space { free_bytes: bytes(stat.f_bavail), total_bytes: bytes(stat.f_blocks) })
+    }
+}
+
+fn readable() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    // A pipe that somebody put here is not waited for; for files it means nothing (open(2)).
+    options.read(true).mode(FILE_MODE).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+    options
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    let file = readable().write(true).create_new(true).open(path)?;
+    hand_over(&file, path);
+    Ok(file)
+}
+
+/// Whether it was made here must be known, and nothing is made through a link: else whoever may write to the directory
+/// would be given a file of root's.
+fn open_or_create(path: &Path) -> io::Result<File> {
+    let open = || readable().write(true).open(path);
+    match open() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match create(path) {
+            // Another process was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => open(),
+            made => made,
+        },
+        there => there,
+    }
+}
+
+fn hand_over_directory(path: &Path) {
+    let flags = (OFlags::DIRECTORY | OFlags::NOFOLLOW).bits().cast_signed();
+    match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(made) => hand_over(&made, path),
+        Err(error) => tracing::debug!(path = %path.display(), %error, "could not open a directory that was just made"),
+    }
+}
+
+/// Gives what root has just made at `path` to the owner of the directory it is in: an agent that is not root must be able
+/// to use what somebody's `sudo outhaul buffer` leaves. Where that fails, it is still root's to use.
+fn hand_over(made: &File, path: &Path) {
+    let above = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let given = made.metadata().and_then(|made_as| {
+        let owner = std::fs::metadata(above)?;
+        if made_as.uid() != ROOT || owner.uid() == ROOT {
+            return Ok(());
+        }
+        fchown(made, Some(owner.uid()), Some(owner.gid()))
+    });
+    if let Err(error) = given {
+        tracing::debug!(path = %path.display(), %error, "could not be given to the owner of its directory");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{chown, symlink};
+
+    use super::*;
+
+    const NOBODY: u32 = 65534;
+
+    #[test]
+    fn what_root_makes_belongs_to_the_owner_of_its_directory_and_what_was_there_stays_whose_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let there = dir.path().join("there");
+        std::fs::write(&there, "").unwrap();
+        if chown(dir.path(), Some(NOBODY), Some(NOBODY)).is_err() {
+            eprintln!("skipped: only root can give files away");
+            return;
+        }
+        let below = dir.path().join("v1/quarantine");
+        RealFs.create_dir_all(&below).unwrap();
+        RealFs.open(&below.join("new"), Access::CreateNew).unwrap();
+        RealFs.open(&below.join("cursor"), Access::Overwrite).unwrap();
+        assert!(matches!(RealFs.lock(&below.join("lock")), Ok(Locking::Held(_))));
+        RealFs.open(&there, Access::Overwrite).unwrap();
+        let owner = |path: &Path| {
+            let metadata = std::fs::metadata(path).unwrap();
+            (metadata.uid(), metadata.gid())
+        };
+        for made in ["", "new", "cursor", "lock"] {
+            assert_eq!(owner(&below.join(made)), (NOBODY, NOBODY), "{made}");
+        }
+        assert_eq!(owner(&dir.path().join("v1")), (NOBODY, NOBODY));
+        assert_eq!(owner(&there), (ROOT, ROOT));
+    }
+
+    #[test]
+    fn no_file_is_made_where_a_link_points_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let (link, elsewhere) = (dir.path().join("lock"), dir.path().join("elsewhere"));
+        symlink(&elsewhere, &link).unwrap();
+        assert!(RealFs.open(&link, Access::Overwrite).is_err());
+        assert!(RealFs.lock(&link).is_err());
+        assert!(!elsewhere.exists());
     }
 }

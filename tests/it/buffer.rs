@@ -388,6 +388,45 @@ fn an_import_into_a_buffer_that_is_beyond_its_bound_takes_nothing_and_costs_noth
 }
 
 #[test]
+fn what_root_imports_belongs_to_the_user_whose_agent_will_send_it() {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+    const NOBODY: u32 = 65534;
+
+    fn tree(directory: &Path) -> Vec<std::path::PathBuf> {
+        let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+        let below = entries.flat_map(|path| if path.is_dir() { tree(&path) } else { vec![path] });
+        below.chain([directory.to_owned()]).collect()
+    }
+
+    let source = filled(&["one"], 0..10);
+    let file = source.path().join("till.ohx");
+    code(&buffer(source.path(), "export", &[file.to_str().unwrap()]), 0);
+    // A buffer that an agent has used, and one that it never has.
+    for hub in [empty(&["hub"]), tempfile::tempdir().unwrap()] {
+        for path in tree(hub.path()) {
+            if chown(&path, Some(NOBODY), Some(NOBODY)).is_err() {
+                eprintln!("skipped: only root can give files away");
+                return;
+            }
+        }
+        let config = source.path().join("hub.yml");
+        let place = hub.path().display();
+        std::fs::write(
+            &config,
+            format!("remote_write: [{{name: hub, url: 'http://h/'}}]\nbuffer: {{path: {place}}}\n"),
+        )
+        .unwrap();
+        let import = outhaul().args(["buffer", "import", "--config.file"]).arg(&config).arg(&file).output().unwrap();
+        code(&import, 0);
+        assert_eq!(segments(hub.path()).len(), 1);
+        for path in tree(hub.path()) {
+            let metadata = std::fs::metadata(&path).unwrap();
+            assert_eq!((metadata.uid(), metadata.gid()), (NOBODY, NOBODY), "{}", path.display());
+        }
+    }
+}
+
+#[test]
 fn purged_samples_are_counted_as_purged_and_the_account_balances() {
     let directory = filled(&["one", "two"], 0..100);
     let until = (FIRST_MILLIS + 30_000).to_string();
