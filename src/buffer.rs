@@ -172,6 +172,12 @@ pub enum OpenError {
         /// Who has it, where that process noted it.
         pid: Option<u32>,
     },
+    /// Something that is no file has the lock's name.
+    #[error("{} is the buffer's lock and must be a file; remove what is there instead (a directory, a pipe, a link)", path.display())]
+    NoLock {
+        /// The lock.
+        path: PathBuf,
+    },
     /// The directory cannot be made, locked or listed, or the thread cannot be started.
     #[error("buffer {} cannot be used: {source}; check that the directory can be made and written by this user", path.display())]
     Unusable {

@@ -254,6 +254,9 @@ impl Fs for RealFs {
 
     fn lock(&self, path: &Path) -> io::Result<Locking<File>> {
         let mut file = open_or_create(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         match file.try_lock() {
             Ok(()) => {
                 // The text only helps people: a full disk must not keep us from running.

@@ -55,9 +55,13 @@ impl<F: Fs> Log<F> {
         let dir = options.dir.clone();
         let unusable = |source: io::Error| OpenError::Unusable { path: dir.clone(), source };
         fs.create_dir_all(&options.dir).map_err(unusable)?;
-        let lock = match fs.lock(&options.dir.join(LOCK_NAME)).map_err(unusable)? {
-            Locking::Held(lock) => lock,
-            Locking::InUse { pid } => return Err(OpenError::InUse { path: dir.clone(), pid }),
+        let lock = match fs.lock(&options.dir.join(LOCK_NAME)) {
+            Ok(Locking::Held(lock)) => lock,
+            Ok(Locking::InUse { pid }) => return Err(OpenError::InUse { path: dir.clone(), pid }),
+            Err(_) if is_no_file(&fs, &dir, LOCK_NAME) => {
+                return Err(OpenError::NoLock { path: dir.join(LOCK_NAME) });
+            }
+            Err(source) => return Err(unusable(source)),
         };
         let entries = fs.list(&options.dir).map_err(unusable)?;
         let loaded = Pair::load(&fs, options.dir.join(META_NAME));
@@ -228,6 +232,12 @@ impl<F: Fs> Log<F> {
         let holes = self.between.iter().chain(self.segments.iter().flat_map(|segment| &segment.holes));
         holes.filter(|hole| hole.cause == Cause::Damage).count() as u64
     }
+}
+
+/// Whether something has this name that is no file.
+fn is_no_file<F: Fs>(fs: &F, dir: &Path, name: &str) -> bool {
+    let entries = fs.list(dir).unwrap_or_default();
+    entries.iter().any(|entry| entry.name == name && entry.kind != EntryKind::File)
 }
 
 /// The store's id from a segment, or else from a cursor, where the log's own notes are gone.

@@ -299,6 +299,32 @@ fn a_directory_that_cannot_be_made_is_said_so() {
     assert!(error.to_string().contains("v1 cannot be used"), "{error}");
 }
 
+#[test]
+fn what_stands_where_the_lock_belongs_is_named_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path(), &["a"]);
+    let lock = options.dir.join("lock");
+    let refused = || {
+        let error = Log::open(RealFs, options.clone()).err().unwrap();
+        assert!(matches!(&error, OpenError::NoLock { path } if *path == lock), "{error}");
+    };
+    std::fs::create_dir_all(&lock).unwrap();
+    refused();
+    std::fs::remove_dir(&lock).unwrap();
+    std::os::unix::fs::symlink(dir.path().join("gone"), &lock).unwrap();
+    refused();
+    std::fs::remove_file(&lock).unwrap();
+    make_pipe(&lock);
+    refused();
+    std::fs::remove_file(&lock).unwrap();
+    open(&options);
+}
+
+/// Not by a program: a process that is being started holds every lock of this one for a moment.
+pub(super) fn make_pipe(path: &Path) {
+    rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+}
+
 fn copy_dir(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {

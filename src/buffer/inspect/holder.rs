@@ -4,10 +4,11 @@
 //! The kernel lists every lock of this process' namespace in `/proc/locks` (`proc_locks(5)`): kind, process, device and
 //! inode. A process in another PID namespace is not listed there.
 
-use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+
+use super::super::fs::{Access, Fs as _, RealFs};
 
 /// Whether a process has the buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,8 +27,11 @@ const NOTE_MAX_BYTES: u64 = 32;
 impl Holder {
     /// Who holds the lock file at `path`.
     pub(super) fn of(path: &Path) -> Self {
-        let Ok(file) = File::open(path) else { return Self::Nobody };
+        let Ok(file) = RealFs.open(path, Access::Read) else { return Self::Nobody };
         let Ok(metadata) = file.metadata() else { return Self::Unknown };
+        if !metadata.is_file() {
+            return Self::Nobody;
+        }
         let Ok(locks) = std::fs::read_to_string("/proc/locks") else { return Self::Unknown };
         let mut note = String::new();
         let noted = file.take(NOTE_MAX_BYTES).read_to_string(&mut note).ok().and_then(|_| note.trim().parse().ok());
@@ -68,6 +72,8 @@ impl<'a> Lock<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     const LOCKS: &str = "1: POSIX  ADVISORY  WRITE 77 08:01:4242 0 EOF\n\
@@ -97,6 +103,13 @@ mod tests {
         file.try_lock().unwrap();
         assert_eq!(Holder::of(&path), Holder::Process(Some(std::process::id())));
         drop(file);
+        assert_eq!(Holder::of(&path), Holder::Nobody);
+    }
+    #[test]
+    fn what_has_the_name_of_the_lock_and_is_no_file_is_nobodys_and_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        crate::buffer::tests::make_pipe(&path);
         assert_eq!(Holder::of(&path), Holder::Nobody);
     }
 }
