@@ -28,6 +28,7 @@ pub(crate) use agent::{Agent, outhaul};
 pub(crate) use captor::{Captor, Captured};
 pub(crate) use certificates::Authority;
 pub(crate) use engine::{Engine, Event};
+pub(crate) use http::HttpServer;
 pub(crate) use microsocks::Microsocks;
 pub(crate) use nginx::{Nginx, Site};
 pub(crate) use process::Guarded;

@@ -6,12 +6,13 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use outhaul::buffer::{Buffer, EndpointId, Fates, Fault, Limits, Options, Verdict};
 use outhaul::model::{Labels, Metadata, MetricKind, Sample, Series, Snapshot, Timestamp, Value};
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
-use crate::bed::{Agent, Recorder, buffer_options, eventually, free_port, outhaul};
+use crate::bed::{Agent, HttpServer, Recorder, buffer_options, eventually, free_port, outhaul};
 
 const FIRST_MILLIS: i64 = 1_795_226_444_035;
 const SERIES: i64 = 5;
@@ -461,6 +462,43 @@ fn drain_that_reaches_nobody_keeps_everything_and_exits_1() {
     let url = format!("http://127.0.0.1:{}/api/v1/write", free_port());
     let told = json(directory.path(), "drain --timeout 1s", &["--url", &url], 1);
     assert_eq!((&told["end"], &told["endpoints"][0]["pending"]), (&"gave_up".into(), &(10 * SERIES).into()));
+}
+
+#[test]
+fn draining_to_a_receiver_that_refuses_everything_does_not_make_the_buffer_larger_and_evicts_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    run(async {
+        // What one has settled stays on disk for the other.
+        let log = Buffer::open(options(directory.path(), &["a", "b"])).unwrap();
+        for tick in 0..NOISY_TICKS {
+            log.append(noise(tick)).await.unwrap();
+        }
+        log.close().await;
+    });
+    let used_bytes = || json(directory.path(), "status", &[], 0)["used_bytes"].as_u64().unwrap();
+    let before = used_bytes();
+    assert!(before > 900 << 10, "{before}");
+    let refusing = HttpServer::start(axum::Router::new().fallback(|| async { StatusCode::BAD_REQUEST }));
+    let drained = json(directory.path(), "drain", &["--endpoint", "a", "--url", &refusing.url("/api/v1/write")], 1);
+    let told = &drained["endpoints"][0];
+    assert_eq!((&told["refused"], &told["evicted"]), (&(NOISY_TICKS * NOISY_SERIES).into(), &0.into()));
+    let used = used_bytes();
+    assert!(used <= before.max(1 << 20), "{used} of {before}");
+}
+
+const NOISY_TICKS: u64 = 24;
+const NOISY_SERIES: u64 = 4000;
+
+/// Samples that nothing makes smaller.
+fn noise(tick: u64) -> Snapshot {
+    let metadata = Arc::new(Metadata::of("noise", MetricKind::Gauge, "Is not to be guessed."));
+    let sample = |index: u64| {
+        let labels = Labels::builder().with("__name__", "noise").with("index", index.to_string()).build().unwrap();
+        let bits = (tick * NOISY_SERIES + index + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 4;
+        Sample::new(Arc::new(Series::new(labels, Arc::clone(&metadata))), Value::new(f64::from_bits(bits)))
+    };
+    let at = Timestamp::from_millis(FIRST_MILLIS + i64::try_from(tick).unwrap() * 1000);
+    Snapshot::new(at, (0..NOISY_SERIES).map(sample).collect())
 }
 
 #[test]

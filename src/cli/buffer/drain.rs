@@ -11,6 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::show::Progress;
 use super::text::{count, duration};
 use super::{Found, Place, check_endpoint, failed};
+use crate::buffer::inspect::Inspection;
 use crate::buffer::{Buffer, EndpointId, Ledger, Status};
 use crate::cli::signals::StopSignals;
 use crate::cli::{Exit, block_on, complain, say};
@@ -38,6 +39,9 @@ buffer is in use or unusable.";
 
 /// How often the line is drawn and the time looked at.
 const FRAME: Duration = Duration::from_millis(200);
+
+/// The smallest buffer.max_bytes.
+const SMALLEST_BYTES: u64 = 1 << 20;
 
 /// What of the environment is for the endpoint that `--url` names.
 const CREDENTIALS: [&str; 6] = ["USERNAME", "PASSWORD", "PASSWORD_FILE", "BEARER_TOKEN", "BEARER_TOKEN_FILE", "TENANT"];
@@ -77,8 +81,14 @@ pub(super) fn main(options: &Options) -> Result<Exit, Exit> {
         found.config.as_ref().map_or_else(Labels::empty, |config| config.global.external_labels.clone());
     // What is true of the line is true of it with `--url` too: the configuration of the buffer says so.
     let send_unchanged_every = found.config.as_ref().and_then(|config| config.send_unchanged_every);
-    let settings = found.options(names.clone());
+    let settings = settings(&found, &inspection, names);
     block_on(drain(options, settings, targets, external_labels, send_unchanged_every))?
+}
+
+/// What receivers refuse is kept, within the agent's bound; where that is not known, within what the buffer takes now.
+fn settings(found: &Found, inspection: &Inspection, names: Vec<String>) -> crate::buffer::Options {
+    let max_bytes = found.max_bytes().unwrap_or(inspection.used_bytes.max(SMALLEST_BYTES));
+    crate::buffer::Options { max_bytes, ..found.options(names) }
 }
 
 /// Where to send, and for which of the buffer's endpoints.
@@ -144,7 +154,7 @@ async fn drain(
     ship::install_crypto_provider();
     let mut signals =
         StopSignals::listen().map_err(|error| failed(&format_args!("signals cannot be handled: {error}")))?;
-    let buffer = Buffer::open(settings).map_err(|error| super::in_use(&error))?;
+    let buffer = Buffer::open_to_drain(settings).map_err(|error| super::in_use(&error))?;
     let (clock, metrics) = (Clock::system(), ship::Metrics::register(&Registry::new()));
     let (trigger, shutdown) = shutdown::channel();
     let ids: Vec<EndpointId> = targets.iter().map(|(id, _)| *id).collect();
