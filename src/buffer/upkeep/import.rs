@@ -169,9 +169,15 @@ impl Import<'_> {
         }
     }
 
+    /// Whether it was taken in before, or is about to be: one file may hold it twice.
+    fn has(&self, CarriedSnapshot { store_id, position, .. }: &CarriedSnapshot) -> bool {
+        let known = self.memory.stores.get(&format!("{store_id:032x}"));
+        known.is_some_and(|known| known.has(*position))
+            || self.batch.iter().any(|one| (one.store_id, one.position) == (*store_id, *position))
+    }
+
     fn take(&mut self, carried: CarriedSnapshot, again: bool) -> ControlFlow<()> {
-        let store = format!("{:032x}", carried.store_id);
-        if !again && self.memory.stores.get(&store).is_some_and(|known| known.has(carried.position)) {
+        if !again && self.has(&carried) {
             self.imported.known += 1;
             return ControlFlow::Continue(());
         }
@@ -337,31 +343,39 @@ mod tests {
         Inspection::open(dir).unwrap().endpoint("a").unwrap().ledger.pending
     }
 
-    fn histogram_sample() -> HistogramSample {
+    fn snapshot(at: i64) -> Snapshot {
         let histogram = Arc::new(NativeHistogram::new(HistogramParts::integer(0, 0, 1.5)).unwrap());
         let labels = Labels::builder().with("__name__", "seconds").build().unwrap();
         let metadata = Metadata::of("seconds", MetricKind::Histogram, "how long it took");
-        HistogramSample { series: Arc::new(Series::new(labels, Arc::new(metadata))), histogram, start: None }
+        let series = Arc::new(Series::new(labels, Arc::new(metadata)));
+        let histograms = vec![HistogramSample { series, histogram, start: None }];
+        Snapshot { histograms, ..Snapshot::new(Timestamp::from_millis(at), Vec::new()) }
     }
 
     #[test]
     fn a_snapshot_of_native_histograms_alone_is_taken_in_too() {
         let (source, hub) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let histograms = vec![histogram_sample()];
-        let file = exported(
-            source.path(),
-            vec![Snapshot { histograms, ..Snapshot::new(Timestamp::from_millis(1000), Vec::new()) }],
-        );
+        let file = exported(source.path(), vec![snapshot(1000)]);
         let mut upkeep = Upkeep::open(options(hub.path())).unwrap();
         assert_eq!(upkeep.import(&file, false, &mut |_, _| ()).snapshots, 1);
     }
 
     #[test]
+    fn what_stands_in_a_file_twice_is_taken_in_once() {
+        let (source, hub) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let once = exported(source.path(), vec![snapshot(1000)]);
+        let file = source.path().join("twice.ohx");
+        std::fs::write(&file, std::fs::read(once.path()).unwrap().repeat(2)).unwrap();
+        let mut upkeep = Upkeep::open(options(hub.path())).unwrap();
+        let imported = upkeep.import(&ExportFile::open(&file).unwrap(), false, &mut |_, _| ());
+        assert_eq!((imported.snapshots, imported.known), (1, 1));
+        upkeep.close();
+        assert_eq!(pending(hub.path()), 1);
+    }
+
+    #[test]
     fn what_the_disk_took_only_when_the_import_had_failed_is_not_taken_in_twice() {
         let (source, hub) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let histograms = || vec![histogram_sample()];
-        let snapshot =
-            |at| Snapshot { histograms: histograms(), ..Snapshot::new(Timestamp::from_millis(at), Vec::new()) };
         let file = exported(source.path(), vec![snapshot(1000), snapshot(2000)]);
         let mut upkeep = Upkeep::open(options(hub.path())).unwrap();
         let blocked = upkeep.log.segment_path(upkeep.log.next_place().seq + 1);
