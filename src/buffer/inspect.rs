@@ -15,6 +15,7 @@ mod visit;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::model::Timestamp;
@@ -50,6 +51,14 @@ pub enum InspectError {
         /// What was looked at.
         path: PathBuf,
     },
+    /// This user may not look into it.
+    #[error("no permission to look into buffer {}; run this as its owner{}, or as root", path.display(), uid.map_or_else(String::new, |uid| format!(" (uid {uid})")))]
+    Denied {
+        /// What was looked at.
+        path: PathBuf,
+        /// Whose it is, where that can be seen.
+        uid: Option<u32>,
+    },
     /// It cannot be listed or read.
     #[error("buffer {} cannot be read: {source}", path.display())]
     Unreadable {
@@ -58,6 +67,21 @@ pub enum InspectError {
         /// What the system says.
         source: io::Error,
     },
+}
+
+impl InspectError {
+    /// Why the directory of the version in `path` cannot be looked at.
+    fn of(path: &Path, source: io::Error) -> Self {
+        let dir = path.join(DIR_NAME);
+        match source.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Self::Missing { path: path.to_owned() },
+            io::ErrorKind::PermissionDenied => {
+                let metadata = dir.metadata().or_else(|_| path.metadata());
+                Self::Denied { path: path.to_owned(), uid: metadata.ok().map(|metadata| metadata.uid()) }
+            }
+            _ => Self::Unreadable { path: dir, source },
+        }
+    }
 }
 
 /// One file of the log.
@@ -146,10 +170,10 @@ impl Inspection {
     pub fn open(path: &Path) -> Result<Self, InspectError> {
         let path = buffer_dir(path);
         let dir = path.join(DIR_NAME);
-        if !dir.is_dir() {
+        let unreadable = |source| InspectError::of(&path, source);
+        if !dir.metadata().map_err(unreadable)?.is_dir() {
             return Err(InspectError::Missing { path });
         }
-        let unreadable = |source| InspectError::Unreadable { path: dir.clone(), source };
         let holder = Holder::of(&dir.join(LOCK_NAME));
         let meta = Pair::load(&RealFs, dir.join(META_NAME)).value.as_deref().and_then(Meta::decode);
         let entries = RealFs.list(&dir).map_err(unreadable)?;

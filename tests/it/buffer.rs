@@ -167,6 +167,33 @@ fn a_buffer_that_is_not_there_is_73_and_a_mistake_is_64() {
 }
 
 #[test]
+fn a_buffer_that_may_not_be_looked_into_is_not_said_to_be_missing() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    use std::os::unix::process::CommandExt as _;
+
+    let directory = filled(&["one"], 0..1);
+    let uid = std::fs::metadata(directory.path()).unwrap().uid();
+    let mut status = outhaul();
+    status.args(["buffer", "status", "--path"]).arg(directory.path());
+    if uid == 0 {
+        status.uid(65534);
+    } else {
+        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o000)).unwrap();
+    }
+    let output = match status.output() {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            eprintln!("skipped: the program lies where only root may start it");
+            return;
+        }
+        output => output.unwrap(),
+    };
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    code(&output, 73);
+    let told = text(&output.stderr);
+    assert!(told.contains("no permission") && told.contains(&format!("(uid {uid})")), "{told}");
+}
+
+#[test]
 fn any_flipped_bit_in_a_segment_is_found_and_costs_at_most_one_snapshot() {
     let directory = filled(&["one"], 0..40);
     code(&buffer(directory.path(), "verify", &[]), 0);
