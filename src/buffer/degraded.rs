@@ -25,6 +25,8 @@ impl<F: Fs> Log<F> {
                 "the buffer cannot write to disk; samples are kept in memory; check space, permissions and mount");
         }
         self.ring.failed(now);
+        // Of what was about to be written nothing was said while it was.
+        self.note_held();
     }
 
     /// Keeps a snapshot in memory, at the cost of the oldest on a full disk or else of the oldest there.
@@ -34,6 +36,16 @@ impl<F: Fs> Log<F> {
             self.drain_ring(now);
         }
         self.bound_ring();
+        self.note_held();
+    }
+
+    /// Puts on record what is in memory only: the process may be killed next, and nothing else on the disk says that it was
+    /// ever appended. Overwriting the notes takes no room, and costs what an append does on a disk that is well.
+    pub(super) fn note_held(&mut self) {
+        let held = self.ring.span();
+        if held.is_some() && held != self.noted_held {
+            self.store_meta(Ending::Open);
+        }
     }
 
     /// Gives up the oldest snapshots in memory until the rest is within bounds.
@@ -111,9 +123,7 @@ impl<F: Fs> Log<F> {
             }
         }
         self.ring.recovered();
-        if self.noted_held {
-            self.store_meta(Ending::Open);
-        }
+        self.store_meta(Ending::Open);
         tracing::info!(path = %self.options.dir.display(), "the buffer writes to disk again");
     }
 }

@@ -110,6 +110,7 @@ impl<F: Fs> Log<F> {
                 self.ring.put_back(waiting);
             }
             self.bound_ring();
+            self.note_held();
             return Err(WriteError::Io(error));
         }
         Ok(())

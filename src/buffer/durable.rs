@@ -170,10 +170,10 @@ impl<F: Fs> Log<F> {
     pub(super) fn store_meta(&mut self, ending: Ending) -> bool {
         let in_memory = self.between.iter().filter(|hole| hole.cause == Cause::Memory).copied().collect();
         let held = self.ring.span();
-        self.noted_held = held.is_some();
         let meta = Meta { store_id: self.store_id, end: self.end, last_at: self.last_at, ending, in_memory, held };
         let stored = store_value(&self.fs, &self.options, &mut self.meta, &meta.encode(), &mut self.names);
         let is_kept = self.stored(stored, |log| &mut log.meta);
+        self.noted_held = held.filter(|_| is_kept);
         self.store_what_was_lost();
         is_kept
     }

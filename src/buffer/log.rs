@@ -170,8 +170,8 @@ pub(super) struct Log<F: Fs> {
     pub(super) dirty: BTreeSet<PathBuf>,
     pub(super) dirty_since: Option<Instant>,
     pub(super) names: Names,
-    /// Whether the notes say that something is in memory only.
-    pub(super) noted_held: bool,
+    /// What the notes are sure to say is in memory only.
+    pub(super) noted_held: Option<Hole>,
     pub(super) fullness: Fullness,
     /// Beyond this the file system would have too little left.
     pub(super) ceiling_bytes: u64,
@@ -249,10 +249,8 @@ impl<F: Fs> Log<F> {
         if endpoint.oldest_at.is_none() || endpoint.loan.is_none() {
             self.find_oldest(index);
         }
-        if !self.ring.is_idle() {
-            // A cursor beyond what is written says that there was more; the notes say where that was.
-            self.store_meta(Ending::Open);
-        }
+        // A cursor beyond what is written says that there was more; the notes say where that was.
+        self.note_held();
         self.store_cursor(index);
         self.remove_passed();
     }

@@ -100,7 +100,7 @@ impl<F: Fs> Log<F> {
             dirty: BTreeSet::new(),
             dirty_since: None,
             names: Names::default(),
-            noted_held: false,
+            noted_held: None,
             fullness: Fullness::Roomy,
             ceiling_bytes: options.max_bytes,
             short_of_disk: false,

@@ -572,3 +572,41 @@ fn a_disk_that_tells_nothing_of_its_files_still_takes_cursors() {
     fs.set(None);
     assert_eq!(ledger(&Log::open(fs, options).unwrap(), 0).delivered, 5);
 }
+
+#[test]
+fn what_was_in_memory_on_a_full_disk_is_counted_after_a_kill_also_when_nobody_acknowledged_anything() {
+    let (fs, options, mut log) = simulated(1024);
+    append(&mut log, &snapshot(1, 5));
+    fs.set_capacity(64 << 20);
+    fs.set_others(64 << 20);
+    let held: u64 = (2..=40).filter(|at| !append(&mut log, &snapshot(*at, 300)).durable).map(|_| 300).sum();
+    let before = ledger(&log, 0);
+    assert!(held > 0 && log.status().degraded);
+    drop(log);
+    fs.crash();
+    fs.set_others(0);
+    let after = ledger(&Log::open(fs, options).unwrap(), 0);
+    assert_eq!((after.appended, after.corrupt), (before.appended, 0), "{before:?} {after:?}");
+    assert_eq!(after.evicted.total() + after.pending, before.appended);
+    assert!(after.evicted.memory > 0 && after.evicted.memory <= held, "{after:?}");
+}
+
+#[test]
+fn what_no_sync_by_the_timer_kept_and_no_disk_takes_again_is_counted_after_a_kill() {
+    let (fs, options, mut log) = synced_by_the_timer(1024);
+    for at in 1..=3 {
+        append(&mut log, &snapshot(at, 300));
+    }
+    fs.set_capacity(64 << 20);
+    fs.set_others(64 << 20);
+    fs.set(Some(Fault::All { op: Op::Sync, errno: EIO }));
+    log.tick(Instant::now() + Duration::from_secs(60));
+    assert!(log.status().degraded);
+    drop(log);
+    fs.set(None);
+    fs.crash();
+    fs.set_others(0);
+    let after = ledger(&Log::open(fs, options).unwrap(), 0);
+    assert_eq!((after.appended, after.corrupt), (900, 0), "{after:?}");
+    assert_eq!(after.evicted.memory + after.pending, 900);
+}
