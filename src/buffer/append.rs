@@ -184,12 +184,21 @@ impl<F: Fs> Log<F> {
             }
             // What would not even fit into an empty buffer must not cost what is in it.
             let alone = SEGMENT_OVERHEAD_BYTES + frame.bytes.len() as u64;
-            let never =
-                alone > SEGMENT_MAX_BYTES || self.used_without_segments() + blocks(alone) > self.options.max_bytes;
             let reason = if used > self.options.max_bytes { Reason::Size } else { Reason::Disk };
-            if never || !self.evict_oldest(reason)? {
+            if alone > SEGMENT_MAX_BYTES || !self.give_up_for(alone, reason)? {
                 return Err(WriteError::TooLarge);
             }
+        }
+    }
+
+    /// Gives something up for a file of `alone` bytes: the oldest segment, or of the quarantine what would be in its way even
+    /// in a buffer without segments. `false` where that does not help.
+    fn give_up_for(&mut self, alone: u64, reason: Reason) -> io::Result<bool> {
+        let beyond = (self.used_without_segments() + blocks(alone)).saturating_sub(self.options.max_bytes);
+        match beyond {
+            0 => self.evict_oldest(reason),
+            1.. if !self.options.evicts => Ok(false),
+            1.. => Ok(beyond <= self.quarantine.bytes() && self.drop_oldest_quarantined()),
         }
     }
 

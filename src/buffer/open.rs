@@ -197,7 +197,7 @@ impl<F: Fs> Log<F> {
         self.store_meta(Ending::Open);
         self.look_at_disk();
         while self.options.evicts && self.used_bytes() > self.options.max_bytes {
-            if !matches!(self.evict_oldest(Reason::Size), Ok(true)) {
+            if !matches!(self.evict_oldest(Reason::Size), Ok(true)) && !self.drop_oldest_quarantined() {
                 tracing::warn!(path = %self.options.dir.display(), "the buffer cannot be brought below max_bytes");
                 break;
             }

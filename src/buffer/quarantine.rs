@@ -4,8 +4,9 @@
 //! samples as a segment has them. A file that ends in `.q` rests; renamed to `.again` (`outhaul buffer quarantine requeue`)
 //! it is given out once more, and its samples move from refused to what becomes of them.
 //!
-//! Bounded by [`FILES_MAX`] and [`BYTES_MAX`] and part of `max_bytes`; the oldest goes, and is counted. It never takes room
-//! from samples that may still be delivered: without room, a refusal is only counted.
+//! Bounded, and part of `max_bytes`; the oldest goes, and is counted: see `room`.
+
+mod room;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 use crate::model::{Interner, Snapshot, Timestamp};
 
 use super::draft::{Draft, Item};
-use super::fs::{Access, EntryKind, Fs};
+use super::fs::{Access, Fs};
 use super::log::{Log, blocks};
 use super::record::{About, Kind, Seed, le_i64, le_u16, le_u64, write};
 use super::recover::{FileHeader, encode_file_header, read_file_header};
@@ -24,11 +25,8 @@ use super::status::{Operation, QuarantineStatus};
 use super::stretch::Stretch;
 use super::{Fates, SyncPolicy};
 
-/// At most so many refusals are kept,
-const FILES_MAX: usize = 64;
-/// in so many bytes, and no more than this share of the whole buffer.
-const BYTES_MAX: u64 = 4 << 20;
-const SHARE: u64 = 16;
+use room::FILES_MAX;
+
 /// Of what the receiver said.
 const TEXT_MAX_BYTES: usize = 1024;
 
@@ -153,33 +151,6 @@ impl<F: Fs> Log<F> {
         self.options.dir.join(DIR_NAME)
     }
 
-    /// Finds out which files are there: people may have removed or renamed some.
-    pub(super) fn find_quarantined(&mut self) {
-        let dir = self.quarantine_dir();
-        let entries = match self.fs.list(&dir) {
-            Ok(entries) => entries,
-            Err(error) => {
-                if error.kind() != io::ErrorKind::NotFound {
-                    self.note_error(Operation::Quarantine, &error);
-                }
-                Vec::new()
-            }
-        };
-        let mut known = std::mem::take(&mut self.quarantine.files);
-        for entry in entries.into_iter().filter(|entry| entry.kind == EntryKind::File) {
-            let ours = entry.name.ends_with(RESTING) || entry.name.ends_with(AGAIN);
-            if !ours || self.quarantine.files.len() > FILES_MAX {
-                continue;
-            }
-            let file = known.remove(&entry.name).unwrap_or_else(|| {
-                let about = read_about(&self.fs, &dir.join(&entry.name)).ok().flatten();
-                let (endpoint, samples) = about.map_or_else(Default::default, |about| (about.endpoint, about.samples));
-                File { bytes: blocks(entry.len), endpoint, samples, is_damaged: false }
-            });
-            self.quarantine.files.insert(entry.name, file);
-        }
-    }
-
     /// Keeps samples that the endpoint's receiver will not take; what there is no room for is counted.
     pub(super) fn quarantine(&mut self, index: usize, snapshots: &[Snapshot], verdict: &Verdict) {
         let samples: u64 = snapshots.iter().map(|snapshot| snapshot.sample_count() as u64).sum();
@@ -202,29 +173,6 @@ impl<F: Fs> Log<F> {
                 self.note_error(Operation::Quarantine, &error);
                 self.quarantine.dropped_samples += samples;
                 tracing::warn!(path = %self.quarantine_dir().display(), samples, %error, "could not keep refused samples");
-            }
-        }
-    }
-
-    /// Whether `bytes` more are within the bounds, the oldest files removed where needed.
-    fn make_quarantine_room(&mut self, bytes: u64) -> bool {
-        let own_bound = BYTES_MAX.min(self.options.max_bytes / SHARE);
-        // Nothing is removed for what does not fit even so.
-        if bytes > own_bound || self.used_bytes() - self.quarantine.bytes() + bytes > self.bound_bytes() {
-            return false;
-        }
-        loop {
-            let fits = self.quarantine.files.len() < FILES_MAX
-                && self.quarantine.bytes() + bytes <= own_bound
-                && self.used_bytes() + bytes <= self.bound_bytes();
-            if fits {
-                return true;
-            }
-            // Names begin with the position: the first is the oldest.
-            let Some((name, file)) = self.quarantine.files.pop_first() else { return false };
-            self.quarantine.dropped_samples += file.samples;
-            if let Err(error) = self.fs.remove(&self.quarantine_dir().join(&name)) {
-                self.note_error(Operation::Quarantine, &error);
             }
         }
     }

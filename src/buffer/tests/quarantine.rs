@@ -180,3 +180,71 @@ fn nothing_is_removed_from_the_quarantine_for_what_does_not_fit_even_so() {
     log.quarantine(0, &large, &verdict(Fault::Refused));
     assert_eq!(log.status().quarantine.files, 3);
 }
+
+#[test]
+fn under_a_lower_bound_the_quarantine_keeps_its_own_before_anything_is_evicted() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path(), &BOTH);
+    let mut log = open(&options);
+    for at in 1..=16 {
+        append(&mut log, &snapshot(at, 20));
+        refuse(&mut log, 0, &snapshot(at, 20));
+    }
+    assert_eq!(log.status().quarantine.files, 16);
+    for at in 17..=400 {
+        append(&mut log, &snapshot(at, 20));
+    }
+    let lower = LogOptions { max_bytes: log.used_bytes() - (10 << 12), ..options };
+    log.close(Instant::now());
+    drop(log);
+    let mut log = open(&lower);
+    check(&log);
+    let status = log.status().quarantine;
+    assert!(status.bytes <= lower.max_bytes / 16 && status.files > 0, "{status:?}");
+    assert_eq!(status.dropped_samples_total, (16 - status.files as u64) * 20);
+    assert_eq!(files(&lower).len(), status.files);
+    assert_eq!(read(&RealFs, files(&lower).last().unwrap()).unwrap().unwrap().snapshots, [snapshot(16, 20)]);
+    assert_eq!(ledger(&log, 1).evicted, Evicted::default());
+    assert_eq!(drain(&mut log, 1, ALL).len(), 400);
+}
+
+#[test]
+fn more_files_than_the_quarantine_may_hold_are_all_counted_and_the_oldest_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LogOptions { max_bytes: 64 << 20, ..options(dir.path(), &["a"]) };
+    let mut log = open(&options);
+    append(&mut log, &snapshot(1, 20));
+    refuse(&mut log, 0, &snapshot(1, 20));
+    drop(log);
+    let first = files(&options).remove(0);
+    for tag in 1..=100 {
+        std::fs::copy(&first, first.with_file_name(format!("{:016x}-{tag:08x}{RESTING}", 7))).unwrap();
+    }
+    let log = open(&options);
+    let status = log.status().quarantine;
+    assert_eq!((status.files, files(&options).len(), status.bytes), (64, 64, 64 << 12));
+    assert!(!first.exists(), "the oldest");
+}
+
+#[test]
+fn a_snapshot_that_fits_only_without_the_quarantine_is_kept_instead_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path(), &["a"]);
+    let mut log = open(&options);
+    for at in 1..=10 {
+        append(&mut log, &snapshot(at, 20));
+        refuse(&mut log, 0, &snapshot(at, 20));
+    }
+    let kept = log.status().quarantine.files;
+    append(&mut log, &snapshot(99, 3000));
+    // As small as a buffer may be for that snapshot, but for one block of the quarantine.
+    let alone = segment_files(&options).last().unwrap().metadata().unwrap().len();
+    log.options.max_bytes = log.used_without_segments() + super::super::log::blocks(alone) - 4096;
+    let lease = log.next(0, ALL).unwrap();
+    ack(&mut log, 0, &lease);
+    append(&mut log, &snapshot(100, 3000));
+    check(&log);
+    assert_eq!(drain(&mut log, 0, ALL), [snapshot(100, 3000)]);
+    let left = log.status().quarantine.files;
+    assert!(left > 0 && left < kept, "{left} of {kept}");
+}
