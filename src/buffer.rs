@@ -96,7 +96,7 @@ pub struct Options {
     /// Never more than this on disk, everything included.
     pub max_bytes: u64,
     /// Segments whose newest instant is older than this are dropped, measured from the newest instant appended, once the
-    /// clock has been steady for ten minutes.
+    /// clock has been steady for ten minutes. None spans more than a sixteenth of it.
     pub max_age: Option<Duration>,
     /// How much of the file system is left to others; `None` is 64 MiB, or a twentieth of a small one. Short of that the
     /// buffer does not grow.

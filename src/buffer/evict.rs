@@ -8,11 +8,14 @@ use std::time::Instant;
 
 use crate::model::Timestamp;
 
+use super::append::WriteError;
 use super::endpoint::{Endpoint, Reason};
 use super::fs::Fs;
 use super::log::{BLOCK_BYTES, Fullness, Log, lost_of};
 use super::segment::Mark;
 
+/// No file spans more than this share of `max_age`, so that at most that much more is kept.
+const AGE_SHARE: u32 = 16;
 /// What the buffer leaves of a file system to others, unless told otherwise: this, or on a small one this share.
 const MIN_FREE_BYTES: u64 = 64 << 20;
 const MIN_FREE_SHARE: u64 = 20;
@@ -124,13 +127,16 @@ impl<F: Fs> Log<F> {
         }
     }
 
-    /// Gives up finished segments whose newest instant is too old, seen from `at`, the instant just appended at `now`.
+    /// Gives up finished segments whose newest instant is too old, seen from `at`, the instant just appended at `now`, and
+    /// finishes the one being written when it spans its share of the bound.
     pub(super) fn evict_old(&mut self, at: Timestamp, now: Instant) {
         if self.fullness == Fullness::Full && self.used_bytes() < self.bound_bytes() / 8 * 7 {
             self.fullness = Fullness::Roomy;
         }
         let believable = self.age_guard.believes(at, now);
-        let Some(oldest) = self.options.max_age.filter(|_| believable).map(|age| at.minus(age)) else { return };
+        let Some(age) = self.options.max_age.filter(|_| believable) else { return };
+        self.seal_aged(at.minus(age / AGE_SHARE), now);
+        let oldest = at.minus(age);
         while self.segments.len() > usize::from(self.active.is_some())
             && self.segments.front().is_some_and(|segment| segment.newest_at < oldest)
         {
@@ -138,6 +144,18 @@ impl<F: Fs> Log<F> {
                 tracing::warn!(path = %self.options.dir.display(), %error, "could not remove a segment that is too old");
                 break;
             }
+        }
+    }
+
+    /// A file goes as a whole, when its newest instant is too old: filled slowly, it would keep its oldest for as long as that
+    /// takes, so it is finished when it begins before `from`.
+    fn seal_aged(&mut self, from: Timestamp, now: Instant) {
+        let writing = self.segments.back().filter(|_| self.active.is_some());
+        if writing.is_some_and(|segment| segment.end.seq >= segment.first && segment.first_at < from)
+            && let Err(WriteError::Io(error) | WriteError::InDoubt(error)) = self.seal(now)
+        {
+            // What the disk did not keep is in memory now.
+            tracing::debug!(path = %self.options.dir.display(), %error, "could not finish a segment that spans its share of max_age");
         }
     }
 

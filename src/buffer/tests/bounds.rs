@@ -174,3 +174,22 @@ fn a_first_snapshot_that_can_never_fit_moves_no_position() {
     assert_eq!(log.end.seq, 0);
     assert_eq!(append(&mut log, &snapshot(2, 1)).position, Position(1001));
 }
+
+#[test]
+fn in_a_segment_that_fills_slowly_nothing_stays_for_longer_than_max_age_and_a_sixteenth() {
+    let dir = tempfile::tempdir().unwrap();
+    let max_age = Some(Duration::from_secs(160));
+    let options = LogOptions { max_age, segment_bytes: 1 << 18, ..options(dir.path(), &["a"]) };
+    let mut log = open(&options);
+    let start = Instant::now();
+    for at in 1..=1200 {
+        log.append(snapshot(at, 1), start + Duration::from_secs(u64::from(at))).unwrap();
+        check(&log);
+        assert!(at > 600 || log.status().segments == 1, "the clock must have been steady for a while");
+        let kept_secs = i64::from(at) - log.status().endpoints[0].oldest_pending_at.unwrap().millis() / 1000;
+        assert!(at < 800 || (160..=171).contains(&kept_secs), "{kept_secs}");
+        assert!(log.status().segments < 20);
+    }
+    let ledger = ledger(&log, 0);
+    assert_eq!((ledger.evicted.age + ledger.pending, ledger.evicted.size), (1200, 0));
+}
