@@ -13,7 +13,7 @@
 //! | `record`, `codec`, `draft` | bytes: one record, one snapshot, what is appended |
 //! | `segment`, `walk`, `recover` | one file: what is known of it, from record to record, found out again |
 //! | `pair`, `state` | small values that survive a full disk and a power cut |
-//! | `endpoint`, `status` | an endpoint's place and account; the numbers told to others |
+//! | `endpoint`, `away`, `status` | an endpoint's place and account; those configured no more; the numbers told to others |
 //! | `log`, `open`, `append`, `active`, `read`, `evict` | the log itself, synchronous |
 //! | `survey` | the segments of a directory lined up, for `open` and `inspect` |
 //! | `age` | whether the clock can be believed |
@@ -32,6 +32,7 @@
 mod active;
 mod age;
 mod append;
+mod away;
 pub mod carry;
 mod codec;
 mod degraded;

@@ -11,7 +11,7 @@ use std::time::Instant;
 use crate::model::Timestamp;
 
 use super::SyncPolicy;
-use super::endpoint::{away, cursor_path};
+use super::endpoint::cursor_path;
 use super::fs::{Access, Fs};
 use super::log::{Log, LogOptions, blocks};
 use super::pair::{self, Pair};
@@ -149,15 +149,6 @@ impl<F: Fs> Log<F> {
         self.endpoints[index].is_saved = is_kept;
         self.store_what_was_lost();
         is_kept
-    }
-
-    /// Puts on record that an endpoint is configured no more, so that what goes meanwhile is no damage when it is again.
-    pub(super) fn note_away(&mut self, mut pair: Pair, value: &[u8]) {
-        let Some(value) = away(value) else { return };
-        let stored = store_value(&self.fs, &self.options, &mut pair, &value, &mut self.names);
-        if let Err(error) = stored.and_then(|(path, file)| self.make_durable(path, &file)) {
-            self.note_error(Operation::Cursor, &error);
-        }
     }
 
     /// Writes the cursors that could not be written the last time. Returns whether all of them are on record.

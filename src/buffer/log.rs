@@ -18,6 +18,7 @@ use super::SyncPolicy;
 use super::active::Active;
 use super::age::AgeGuard;
 use super::append::WriteError;
+use super::away::Away;
 use super::doubt::InDoubt;
 use super::durable::{Ending, Names, random_u64};
 use super::endpoint::{Acked, Ahead, Endpoint};
@@ -161,6 +162,8 @@ pub(super) struct Log<F: Fs> {
     /// Where sources' states are kept, by file name without suffix.
     pub(super) states: BTreeMap<PathBuf, Pair>,
     pub(super) endpoints: Vec<Endpoint>,
+    /// Those that are configured no more.
+    pub(super) away: Vec<Away>,
     /// One for each endpoint.
     pub(super) readers: Vec<Option<Reader<F>>>,
     pub(super) interner: Interner,

@@ -12,9 +12,10 @@ use crate::model::Interner;
 
 use super::OpenError;
 use super::age::AgeGuard;
+use super::away::Away;
 use super::doubt::InDoubt;
 use super::durable::{Ending, LOCK_NAME, META_NAME, Meta, Names, cursor_files, meta_files, new_store_id};
-use super::endpoint::{Endpoint, Reason, cursor_path, name_in_cursor, place_of_cursor, store_of_cursor};
+use super::endpoint::{Endpoint, Reason, cursor_path, place_of_cursor, store_of_cursor};
 use super::fs::{Access, Entry, EntryKind, Fs, Locking};
 use super::log::blocks;
 use super::log::{Counts, Fullness, Log, LogOptions, lost_within};
@@ -94,6 +95,7 @@ impl<F: Fs> Log<F> {
             meta: loaded.pair,
             states: BTreeMap::new(),
             endpoints: Vec::new(),
+            away: Vec::new(),
             readers: Vec::new(),
             interner: Interner::default(),
             small,
@@ -132,16 +134,14 @@ impl<F: Fs> Log<F> {
             let place = place_of_cursor(&value, self.store_id);
             places.extend(place);
             if !ours.contains(&base) {
-                others.extend(place.map(|place| (pair, value, place)));
+                others.extend(place.map(|place| Away { pair, value, place }));
             }
         }
         let last = self.segments.back().map(|segment| segment.end);
         for mark in places.into_iter().chain(last).chain(meta.map(|meta| meta.end)) {
             self.end = self.end.furthest(mark);
         }
-        for (pair, value, place) in others {
-            self.leave(pair, &value, place);
-        }
+        self.leave(others);
         let fresh = self.segments.front().map_or(self.end, Segment::before);
         for name in names {
             let loaded = Pair::load(&self.fs, cursor_path(&dir, &name));
@@ -158,25 +158,6 @@ impl<F: Fs> Log<F> {
             self.endpoints.push(Endpoint::from_cursor(name, loaded.pair, value, self.store_id, fresh));
             self.readers.push(None);
         }
-    }
-
-    /// Says what becomes of an endpoint that is not configured.
-    fn leave(&mut self, pair: Pair, cursor: &[u8], place: Mark) {
-        let Some(name) = name_in_cursor(cursor) else { return };
-        let pending: u64 = self.segments.iter().map(|segment| segment.readable_after(place.samples)).sum();
-        if pending > 0 {
-            let fate = if self.options.endpoints.is_empty() {
-                "they stay while no endpoint is configured"
-            } else {
-                "they go with what the others have sent"
-            };
-            tracing::warn!(
-                endpoint = name,
-                pending,
-                "samples wait here for an endpoint that is not configured: {fate}"
-            );
-        }
-        self.note_away(pair, cursor);
     }
 
     /// Counts what is missing, keeps the bounds, and says that the log is in use.

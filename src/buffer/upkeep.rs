@@ -88,6 +88,9 @@ impl Upkeep {
             purged.samples.push((name, samples));
         }
         self.log.remove_passed();
+        if what == Purge::All && endpoint.is_none() && !self.log.endpoints.is_empty() {
+            self.log.forget_away();
+        }
         purged.used_bytes = (before, self.log.used_bytes());
         Ok(purged)
     }

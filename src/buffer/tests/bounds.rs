@@ -1,5 +1,6 @@
 //! What the log gives up to keep its bounds, and that it is counted.
 
+use super::super::endpoint::name_in_cursor;
 use super::super::inspect::Inspection;
 use super::*;
 
@@ -192,4 +193,50 @@ fn in_a_segment_that_fills_slowly_nothing_stays_for_longer_than_max_age_and_a_si
     }
     let ledger = ledger(&log, 0);
     assert_eq!((ledger.evicted.age + ledger.pending, ledger.evicted.size), (1200, 0));
+}
+
+fn cursors(options: &LogOptions) -> usize {
+    let names = std::fs::read_dir(&options.dir).unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter(|name| name.to_str().unwrap().starts_with("cursor-")).count()
+}
+
+#[test]
+fn endpoints_under_ever_new_names_never_fill_the_buffer_with_cursors() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path(), &["kept"]);
+    open(&options).close(Instant::now());
+    for at in 1..=130 {
+        let name = format!("name {at}");
+        let options = LogOptions { endpoints: vec![name], ..options.clone() };
+        let mut log = open(&options);
+        append(&mut log, &snapshot(at, 20));
+        check(&log);
+        assert!(disk_bytes(&options.dir) <= options.max_bytes);
+        assert!(cursors(&options) <= 2 * (1 + 8), "a sixteenth of the buffer for those who are away");
+        drain(&mut log, 0, ALL);
+        log.close(Instant::now());
+    }
+    // All but the one in use go with a purge.
+    let log = &mut open(&LogOptions { endpoints: vec!["name 130".to_owned()], ..options.clone() });
+    log.forget_away();
+    assert_eq!((cursors(&options), ledger(log, 0).delivered), (2, 20));
+}
+
+#[test]
+fn of_the_endpoints_that_are_away_those_for_whom_something_waits_are_forgotten_last() {
+    let dir = tempfile::tempdir().unwrap();
+    let of = |name: &str| options(dir.path(), &["slow", name]);
+    append(&mut open(&of("0")), &snapshot(1, 20));
+    for nth in 1..=12 {
+        let mut log = open(&of(&nth.to_string()));
+        if nth % 2 == 0 {
+            drain(&mut log, 1, ALL);
+        }
+    }
+    let log = open(&of("new"));
+    let name = |value: &[u8]| name_in_cursor(value).unwrap().parse().unwrap();
+    let mut left: Vec<u32> = log.away.iter().map(|away| name(&away.value)).collect();
+    left.sort_unstable();
+    assert_eq!(left.iter().filter(|nth| *nth % 2 == 1).count(), 6, "{left:?}");
+    assert_eq!((left.len(), cursors(&of(""))), (8, 20), "{left:?}");
 }
