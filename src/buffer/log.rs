@@ -252,6 +252,7 @@ impl<F: Fs> Log<F> {
         if endpoint.oldest_at.is_none() || endpoint.loan.is_none() {
             self.find_oldest(index);
         }
+        self.pass_unreadable(index);
         // A cursor beyond what is written says that there was more; the notes say where that was.
         self.note_held();
         self.store_cursor(index);
@@ -344,6 +345,7 @@ impl<F: Fs> Log<F> {
         let mut saved = true;
         for index in 0..self.endpoints.len() {
             self.evict_limbo(index);
+            self.pass_unreadable(index);
             saved &= self.store_cursor(index);
         }
         let has_totals = self.segments.back().is_none_or(|last| last.is_sealed);

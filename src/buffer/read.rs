@@ -108,6 +108,21 @@ impl<F: Fs> Log<F> {
         self.remove_passed();
     }
 
+    /// What is known to be lost right after the endpoint's place, when nothing is on loan, is settled: reading ahead found
+    /// that out, and the next process must not wait for it anew.
+    pub(super) fn pass_unreadable(&mut self, index: usize) {
+        while let Some(endpoint) = self.endpoints.get(index).filter(|endpoint| endpoint.loan.is_none()) {
+            let place = endpoint.place;
+            let position = self.segments.partition_point(|segment| segment.end.seq <= place.seq);
+            let Some(segment) = self.segments.get(position) else { return };
+            let is_lost = segment.end.samples > place.samples && segment.readable_after(place.samples) == 0;
+            if !is_lost {
+                return;
+            }
+            self.pass_lost(index, segment.end);
+        }
+    }
+
     fn read_after(&mut self, index: usize, at: Mark, spot: Option<Spot>, wanted: impl Fn(&Header) -> bool) -> Read {
         let position = self.segments.partition_point(|segment| segment.end.seq <= at.seq);
         let Some(first) = self.segments.get(position).map(|segment| segment.first) else {

@@ -1,5 +1,6 @@
 //! What became of the files while nobody had them, or under a running log.
 
+use super::super::record::Footer;
 use super::*;
 
 #[test]
@@ -279,4 +280,58 @@ fn a_cursor_that_another_store_left_does_not_cost_the_segments() {
     bytes[20] ^= 1;
     std::fs::write(&segment, bytes).unwrap();
     assert_eq!(drain(&mut open(&options_here), 0, ALL), [snapshot(2, 5)]);
+}
+
+#[test]
+fn a_loss_found_while_reading_ahead_is_on_record_once_what_was_before_it_is_settled() {
+    for closed in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = options(dir.path(), &["a"]);
+        let mut log = open(&options);
+        for at in 1..=10 {
+            append(&mut log, &snapshot(at, 5));
+        }
+        log.close(Instant::now());
+        drop(log);
+        let file = segment_files(&options).remove(0);
+        let mut bytes = std::fs::read(&file).unwrap();
+        // Everything between the first snapshots and the totals.
+        let (from, to) = (bytes.len() / 2, bytes.len() - Footer::RECORD_LEN);
+        bytes[from..to].fill(0);
+        std::fs::write(&file, bytes).unwrap();
+
+        let mut log = open(&options);
+        assert_eq!(ledger(&log, 0).pending, 50, "the totals are believed");
+        let lease = log.next(0, ALL).unwrap();
+        ack(&mut log, 0, &lease);
+        let found = ledger(&log, 0);
+        assert!(found.corrupt > 0 && found.pending == 0 && found.delivered > 0, "{found:?}");
+        if closed {
+            log.close(Instant::now());
+        }
+        drop(log);
+        assert_eq!(ledger(&open(&options), 0), found);
+    }
+}
+
+#[test]
+fn a_loss_that_was_found_for_another_endpoint_is_on_record_when_the_log_is_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path(), &BOTH);
+    let mut log = open(&options);
+    append(&mut log, &snapshot(1, 5));
+    log.close(Instant::now());
+    drop(log);
+    let file = segment_files(&options).remove(0);
+    let mut bytes = std::fs::read(&file).unwrap();
+    let to = bytes.len() - Footer::RECORD_LEN;
+    bytes[64..to].fill(0);
+    std::fs::write(&file, bytes).unwrap();
+    let mut log = open(&options);
+    assert_eq!(log.next(0, ALL), None);
+    let found = ledger(&log, 1);
+    assert_eq!((found.corrupt, found.pending), (5, 0));
+    log.close(Instant::now());
+    drop(log);
+    assert_eq!(ledger(&open(&options), 1), found);
 }
