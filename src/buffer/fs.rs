@@ -310,6 +310,8 @@ fn open_or_create(path: &Path) -> io::Result<File> {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => open(),
             made => made,
         },
+        // Nobody can write there, so what is held by reading is held.
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => readable().open(path),
         there => there,
     }
 }

@@ -300,7 +300,7 @@ fn the_local_page_says_that_the_agent_is_healthy_and_ready_and_shows_every_famil
 }
 
 #[test]
-fn a_read_only_buffer_directory_at_start_is_exit_73_and_says_what_to_do() {
+fn a_read_only_disk_that_holds_no_buffer_is_exit_73_and_says_so() {
     let disk = Tmpfs::mount("1m");
     disk.remount("ro");
     let output = outhaul()
@@ -344,7 +344,7 @@ impl Tmpfs {
         self.0.path()
     }
 
-    fn remount(&self, how: &str) {
+    pub(crate) fn remount(&self, how: &str) {
         privileged(&["mount", "-o", &format!("remount,{how}"), &self.0.path().display().to_string()]);
     }
 }

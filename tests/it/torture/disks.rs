@@ -123,6 +123,38 @@ fn a_file_system_that_turns_read_only_under_a_running_agent_is_said_and_mended_w
 }
 
 #[test]
+fn an_agent_that_starts_on_a_disk_that_came_up_read_only_sends_what_is_there_and_samples_on() {
+    let disk = Tmpfs::mount("8m");
+    let buffer = disk.path().join("buffer");
+    let recorder = Recorder::start();
+    recorder.set_mood(Mood::Down);
+    let mut first = self::agent(&buffer, &recorder.write_url());
+    eventually("samples wait", || pending(&first) > 300.0);
+    first.terminate();
+
+    // As after a start with `errors=remount-ro`.
+    disk.remount("ro");
+    recorder.set_mood(Mood::Well);
+    let mut agent = self::agent(&buffer, &recorder.write_url());
+    agent.wait_until_ready();
+    eventually("it says so", || agent.metric("outhaul_buffer_degraded", &[]) == Some(1.0));
+    let backlog = recorder.ticks().len();
+    recorder.wait_for_ticks(backlog + 3);
+    assert!(backlog > 0, "what was on disk is sent");
+    agent.assert_balanced("e");
+
+    disk.remount("rw");
+    eventually("it is well by itself", || agent.metric("outhaul_buffer_degraded", &[]) == Some(0.0));
+    recorder.wait_for_ticks(recorder.ticks().len() + 1);
+    agent.assert_balanced("e");
+    agent.terminate();
+    let log = agent.log();
+    assert!(!log.contains("panicked"), "{log}");
+    let account = log.lines().find(|line| line.contains("samples of this buffer so far")).unwrap();
+    assert!(account.contains("refused=0 expired=0 unchanged=0 filtered=0 evicted=0 corrupt=0 pending=0"), "{account}");
+}
+
+#[test]
 fn a_directory_deleted_under_a_running_agent_is_made_again_and_sampling_goes_on() {
     let directory = tempfile::tempdir().unwrap();
     let buffer = directory.path().join("buffer");
