@@ -23,6 +23,7 @@ mod handle;
 mod inspect;
 mod model;
 mod nth;
+mod opening;
 mod power;
 mod quarantine;
 mod sectors;

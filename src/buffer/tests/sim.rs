@@ -181,6 +181,11 @@ impl SimFs {
         std::mem::replace(&mut disk.peak, now)
     }
 
+    /// Bytes that were read since this was last asked.
+    pub(super) fn take_read_bytes(&self) -> u64 {
+        std::mem::take(&mut self.disk().read_bytes)
+    }
+
     /// How often a sync was asked for on a file of which one had failed, without anything having been written since.
     pub(super) fn synced_after_failure(&self) -> u64 {
         self.disk().synced_after_failure

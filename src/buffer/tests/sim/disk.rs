@@ -57,6 +57,7 @@ pub(super) struct Disk {
     pub(super) old_sectors: Vec<Vec<u8>>,
     pub(super) peak: u64,
     pub(super) synced_after_failure: u64,
+    pub(super) read_bytes: u64,
 }
 
 impl Disk {
@@ -78,6 +79,7 @@ impl Disk {
             old_sectors: Vec::new(),
             peak: 0,
             synced_after_failure: 0,
+            read_bytes: 0,
         }
     }
 

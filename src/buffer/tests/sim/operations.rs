@@ -82,6 +82,7 @@ impl Fs for SimFs {
             len = len.min(len / 2 + 1);
         }
         bytes[..len].copy_from_slice(&inode.cache[from..from + len]);
+        disk.read_bytes += len as u64;
         Ok(len)
     }
 
