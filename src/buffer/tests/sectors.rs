@@ -1,6 +1,6 @@
 //! Blocks of a disk that come back as zeros: they cost the snapshots whose records they touch, and no other.
 
-use super::super::inspect::Inspection;
+use super::super::inspect::{DamageKind, Inspection};
 use super::super::record::{HEADER_LEN, Kind, Seed};
 use super::super::segment::{FILE_HEADER_LEN, parse_name};
 use super::super::walk::{Step, Walk};
@@ -127,4 +127,18 @@ fn any_page_of_zeros_costs_the_snapshots_it_touches_where_definitions_are_long()
     let segment = Closed::of(&all);
     assert_eq!((segment.how_many(Kind::Definitions), segment.how_many(Kind::Spacer)), (4, 2));
     assert!(segment.check_every_block(PAGE_BYTES, &all) > 5, "copies of definitions");
+}
+
+#[test]
+fn a_flipped_bit_in_a_spacer_is_named_and_costs_nothing() {
+    let all = [snapshot_of(1, 0..10, |_| 7.0, |_| 1000)];
+    let segment = Closed::of(&all);
+    let spacer = segment.records.iter().find(|step| step.header.kind == Kind::Spacer).unwrap();
+    let mut bytes = segment.whole.clone();
+    bytes[usize::try_from(spacer.offset).unwrap() + HEADER_LEN + 3] ^= 4;
+    std::fs::write(&segment.path, &bytes).unwrap();
+    let damages = Inspection::open(&segment.options.dir).unwrap().verify(&mut |_, _| {}).damages;
+    let told: Vec<_> = damages.iter().map(|damage| (damage.kind, damage.offset, damage.samples)).collect();
+    assert_eq!(told, [(DamageKind::Payload, spacer.offset, 0)]);
+    assert_eq!(drain(&mut open(&segment.options), 0, ALL), all);
 }
