@@ -9,7 +9,7 @@
 //!
 //! | room | what it does |
 //! |---|---|
-//! | `fs` | the operations on files; the seam for tests that make them fail |
+//! | `fs`, `lock_note` | the operations on files, the seam for tests that make them fail; who has the lock |
 //! | `record`, `codec`, `draft` | bytes: one record, one snapshot, what is appended |
 //! | `segment`, `walk`, `recover` | one file: what is known of it, from record to record, found out again |
 //! | `pair`, `state` | small values that survive a full disk and a power cut |
@@ -44,6 +44,7 @@ mod evict;
 mod fs;
 mod handle;
 pub mod inspect;
+mod lock_note;
 mod log;
 mod numbers;
 mod open;

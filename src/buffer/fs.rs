@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use rustix::fs::OFlags;
 
+use super::lock_note::{LockNote, NOTE_MAX_BYTES};
+
 /// How often a failed read is tried before its bytes are given up,
 const READ_TRIES: usize = 3;
 /// and the pause between two tries.
@@ -164,8 +166,6 @@ pub(super) struct RealFs;
 const FILE_MODE: u32 = 0o600;
 const DIR_MODE: u32 = 0o700;
 const ROOT: u32 = 0;
-/// More than a process id and a newline.
-const LOCK_TEXT_MAX_BYTES: u64 = 32;
 
 impl Fs for RealFs {
     type File = File;
@@ -260,7 +260,7 @@ impl Fs for RealFs {
         match file.try_lock() {
             Ok(()) => {
                 // The text only helps people: a full disk must not keep us from running.
-                let noted = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+                let noted = file.set_len(0).and_then(|()| write!(file, "{}", LockNote::own()));
                 if let Err(error) = noted {
                     tracing::debug!(path = %path.display(), %error, "could not note the process id in the lock file");
                 }
@@ -268,8 +268,8 @@ impl Fs for RealFs {
             }
             Err(TryLockError::WouldBlock) => {
                 let mut text = String::new();
-                let read = (&mut file).take(LOCK_TEXT_MAX_BYTES).read_to_string(&mut text);
-                Ok(Locking::InUse { pid: read.ok().and_then(|_| text.trim().parse().ok()) })
+                let read = (&mut file).take(NOTE_MAX_BYTES).read_to_string(&mut text);
+                Ok(Locking::InUse { pid: read.ok().and_then(|_| LockNote::parse(&text).pid) })
             }
             Err(TryLockError::Error(error)) => Err(error),
         }

@@ -176,6 +176,7 @@ impl Inspection {
         }
         let holder = Holder::of(&dir.join(LOCK_NAME));
         let meta = Pair::load(&RealFs, dir.join(META_NAME)).value.as_deref().and_then(Meta::decode);
+        let holder = holder.unless_closed(meta.as_ref().is_some_and(|meta| meta.ending.is_closed()));
         let entries = RealFs.list(&dir).map_err(unreadable)?;
         let store_id = meta
             .as_ref()

@@ -2,40 +2,57 @@
 //! because somebody looked.
 //!
 //! The kernel lists every lock of this process' namespace in `/proc/locks` (`proc_locks(5)`): kind, process, device and
-//! inode. A process in another PID namespace is not listed there.
+//! inode. A process in another PID namespace is not listed there, unless that one is below ours; so whoever locks a buffer
+//! notes its namespace, and a buffer that somebody in another one left open may still be in use.
 
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::super::fs::{Access, Fs as _, RealFs};
+use super::super::lock_note::{LockNote, NOTE_MAX_BYTES};
 
 /// Whether a process has the buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holder {
     /// This one, where it is known.
     Process(Option<u32>),
-    /// None that can be seen from here.
+    /// None.
     Nobody,
-    /// The system does not tell.
+    /// The system does not tell, or it may be one that is not seen from here.
     Unknown,
 }
-
-/// More than a process id and a newline.
-const NOTE_MAX_BYTES: u64 = 32;
 
 impl Holder {
     /// Who holds the lock file at `path`.
     pub(super) fn of(path: &Path) -> Self {
-        let Ok(file) = RealFs.open(path, Access::Read) else { return Self::Nobody };
+        let file = match RealFs.open(path, Access::Read) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Self::Unknown,
+            Err(_) => return Self::Nobody,
+            Ok(file) => file,
+        };
         let Ok(metadata) = file.metadata() else { return Self::Unknown };
         if !metadata.is_file() {
             return Self::Nobody;
         }
         let Ok(locks) = std::fs::read_to_string("/proc/locks") else { return Self::Unknown };
-        let mut note = String::new();
-        let noted = file.take(NOTE_MAX_BYTES).read_to_string(&mut note).ok().and_then(|_| note.trim().parse().ok());
-        Self::in_locks(&locks, metadata.dev(), metadata.ino(), noted)
+        let mut text = String::new();
+        let read = file.take(NOTE_MAX_BYTES).read_to_string(&mut text);
+        let note = read.map_or_else(|_| LockNote::default(), |_| LockNote::parse(&text));
+        Self::in_locks(&locks, metadata.dev(), metadata.ino(), note.pid).as_seen_by(LockNote::own(), note)
+    }
+
+    /// A process that is not seen is no sign that there is none.
+    fn as_seen_by(self, us: LockNote, last: LockNote) -> Self {
+        match self {
+            Self::Nobody if !us.sees(last) => Self::Unknown,
+            told => told,
+        }
+    }
+
+    /// Who opens a buffer notes that at once: what was closed since `self` was found out, nobody has.
+    pub(super) fn unless_closed(self, is_closed: bool) -> Self {
+        if is_closed && self == Self::Unknown { Self::Nobody } else { self }
     }
 
     fn in_locks(locks: &str, device: u64, inode: u64, noted: Option<u32>) -> Self {
@@ -98,13 +115,25 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
         assert_eq!(Holder::of(&path), Holder::Nobody, "no file");
-        let file = File::create(&path).unwrap();
+        std::fs::write(&path, LockNote::own().to_string()).unwrap();
+        let file = File::open(&path).unwrap();
         assert_eq!(Holder::of(&path), Holder::Nobody);
         file.try_lock().unwrap();
         assert_eq!(Holder::of(&path), Holder::Process(Some(std::process::id())));
         drop(file);
         assert_eq!(Holder::of(&path), Holder::Nobody);
     }
+    #[test]
+    fn one_that_another_namespace_hides_may_have_what_was_not_closed() {
+        let note = |namespace| LockNote { pid: Some(7), namespace: Some(namespace) };
+        let seen = Holder::Nobody.as_seen_by(note(1), note(2));
+        assert_eq!(seen, Holder::Unknown);
+        assert_eq!((seen.unless_closed(false), seen.unless_closed(true)), (Holder::Unknown, Holder::Nobody));
+        assert_eq!(Holder::Nobody.as_seen_by(note(1), note(1)), Holder::Nobody);
+        let known = Holder::Process(Some(7));
+        assert_eq!(known.as_seen_by(note(1), note(2)).unless_closed(true), known);
+    }
+
     #[test]
     fn what_has_the_name_of_the_lock_and_is_no_file_is_nobodys_and_not_waited_for() {
         let dir = tempfile::tempdir().unwrap();

@@ -181,7 +181,7 @@ fn holder_words(buffer: &Inspection) -> String {
     match (buffer.holder, buffer.was_closed) {
         (Holder::Process(Some(pid)), _) => format!("process {pid}"),
         (Holder::Process(None), _) => "another process".to_owned(),
-        (Holder::Unknown, _) => "the system does not tell".to_owned(),
+        (Holder::Unknown, _) => "not known (a process in another container is not seen from here)".to_owned(),
         (Holder::Nobody, Some(false)) => "nobody (the process before ended without closing it)".to_owned(),
         (Holder::Nobody, _) => "nobody".to_owned(),
     }
