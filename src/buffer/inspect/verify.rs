@@ -17,7 +17,7 @@ use super::super::log::lost_within;
 use super::super::pair::{Damaged, Loaded, Pair};
 use super::super::record::{Footer, Kind, Seed};
 use super::super::recover::{FileHeader, read_file_header};
-use super::super::segment::{FILE_HEADER_LEN, Segment, file_name, samples_through};
+use super::super::segment::{FILE_HEADER_LEN, SEGMENT_MAX_BYTES, Segment, file_name, samples_through};
 use super::super::stretch::{Lesson, decode, learn};
 use super::super::walk::{Step, Walk};
 use super::{DIR_NAME, Damage, DamageKind, Inspection, OtherKind, Verdict, named};
@@ -25,8 +25,14 @@ use super::{DIR_NAME, Damage, DamageKind, Inspection, OtherKind, Verdict, named}
 impl Inspection {
     /// Reads and checks everything; `progress` is told the bytes read and the bytes in all.
     pub fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Verdict {
-        let total = self.known.iter().map(|segment| segment.file_len).sum();
-        let mut check = Check { inspection: self, verdict: Verdict::default(), interner: Interner::default() };
+        self.verify_within(SEGMENT_MAX_BYTES, progress)
+    }
+
+    /// The same; nothing of a segment's file that lies beyond `bytes_max` is read, as nothing else reads it.
+    pub(in crate::buffer) fn verify_within(&self, bytes_max: u64, progress: &mut dyn FnMut(u64, u64)) -> Verdict {
+        let total = self.known.iter().map(|segment| segment.file_len.min(bytes_max)).sum();
+        let (verdict, interner) = (Verdict::default(), Interner::default());
+        let mut check = Check { inspection: self, bytes_max, verdict, interner };
         let mut done = 0;
         check.front();
         for (index, segment) in self.known.iter().enumerate() {
@@ -34,7 +40,7 @@ impl Inspection {
             if let Err(error) = check.segment(index, segment, &mut told) {
                 check.failed(segment, &error);
             }
-            done += segment.file_len;
+            done += segment.file_len.min(bytes_max);
             progress(done, total);
             check.gap_after(index, segment);
             check.interner.forget_unused();
@@ -49,6 +55,7 @@ impl Inspection {
 
 struct Check<'a> {
     inspection: &'a Inspection,
+    bytes_max: u64,
     verdict: Verdict,
     interner: Interner,
 }
@@ -67,7 +74,8 @@ impl Check<'_> {
     fn segment(&mut self, index: usize, segment: &Segment, progress: &mut dyn FnMut(u64)) -> io::Result<()> {
         let file = RealFs.open(&self.inspection.dir().join(file_name(segment.first)), Access::Read)?;
         let name = named(&file_name(segment.first));
-        let len = RealFs.len(&file)?.min(segment.file_len);
+        let file_len = RealFs.len(&file)?.min(segment.file_len);
+        let len = file_len.min(self.bytes_max);
         if !matches!(read_file_header(&RealFs, &file)?, FileHeader::Ours { .. }) {
             let detail = "the file's header is damaged; its records say the same again";
             self.found(&name, (0, FILE_HEADER_LEN), DamageKind::FileHeader, None, 0, detail);
@@ -91,6 +99,10 @@ impl Check<'_> {
         self.verdict.bytes += len;
         self.verdict.skipped_samples += place.skipped;
         self.tail(index, segment, &name, len, &place);
+        if file_len > len {
+            let detail = "bytes beyond the longest segment there can be; they are not looked at";
+            self.found(&name, (len, file_len - len), DamageKind::RecordHeader, None, 0, detail);
+        }
         Ok(())
     }
 

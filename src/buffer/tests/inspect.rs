@@ -373,3 +373,22 @@ fn a_start_that_appends_nothing_gives_no_position_out() {
     open(&options).close(Instant::now());
     assert_eq!(Inspection::open(dir.path()).unwrap().tail.map(Position::number), Some(1));
 }
+
+#[test]
+fn a_tail_without_end_is_told_and_not_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path(), &["a"]);
+    append_and_close(&options, &snapshot(1, 20));
+    let path = dir.path().join(&Inspection::open(dir.path()).unwrap().segments[0].name);
+    let whole = std::fs::metadata(&path).unwrap().len();
+    let behind = 1 << 20;
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(whole + behind).unwrap();
+    let inspection = Inspection::open(dir.path()).unwrap();
+    let mut furthest = 0;
+    let verdict = inspection.verify_within(whole, &mut |done, _| furthest = furthest.max(done));
+    let told: Vec<_> = verdict.damages.iter().map(|damage| (damage.offset, damage.bytes, damage.samples)).collect();
+    assert_eq!(told, [(whole, behind, 0)]);
+    assert_eq!((verdict.bytes, furthest, verdict.samples), (whole, whole, 20));
+    let all = inspection.verify(&mut |_, _| ());
+    assert_eq!((all.bytes, all.damages[0].bytes), (whole + behind, behind), "a segment may be longer than this one");
+}
