@@ -40,7 +40,7 @@ buffer is in use or unusable.";
 /// How often the line is drawn and the time looked at.
 const FRAME: Duration = Duration::from_millis(200);
 
-/// The smallest buffer.max_bytes.
+/// The smallest `buffer.max_bytes`.
 const SMALLEST_BYTES: u64 = 1 << 20;
 
 /// What of the environment is for the endpoint that `--url` names.
