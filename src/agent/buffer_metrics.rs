@@ -299,3 +299,6 @@ impl QuarantineMetrics {
 fn raise(counter: &IntCounter, to: u64) {
     counter.inc_by(to.saturating_sub(counter.get()));
 }
+
+#[cfg(test)]
+mod tests;
