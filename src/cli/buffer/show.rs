@@ -45,12 +45,12 @@ impl Progress {
 
     fn draw(&mut self, done: u64, total: u64, unit: impl Fn(u64) -> String, note: &str) {
         let now = Instant::now();
-        let is_early = now.duration_since(self.began) < PATIENCE;
-        if !self.is_shown || is_early || self.drawn.is_some_and(|at| now.duration_since(at) < FRAME) {
+        let took = now.duration_since(self.began);
+        if !self.is_shown || !is_due(took, self.drawn.map(|at| now.duration_since(at))) {
             return;
         }
         self.drawn = Some(now);
-        let line = line(self.what, (done, total), now.duration_since(self.began), unit, note);
+        let line = line(self.what, (done, total), took, unit, note);
         // Nobody is left to tell when even this cannot be printed.
         drop(write!(std::io::stderr().lock(), "\r\x1b[K{line}"));
     }
@@ -62,6 +62,11 @@ impl Drop for Progress {
             drop(write!(std::io::stderr().lock(), "\r\x1b[K"));
         }
     }
+}
+
+/// Whether it takes long, and there may be news.
+fn is_due(took: Duration, since_drawn: Option<Duration>) -> bool {
+    took >= PATIENCE && since_drawn.is_none_or(|since| since >= FRAME)
 }
 
 fn line(what: &str, (done, total): (u64, u64), took: Duration, unit: impl Fn(u64) -> String, note: &str) -> String {
@@ -79,6 +84,25 @@ fn line(what: &str, (done, total): (u64, u64), took: Duration, unit: impl Fn(u64
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bar_is_drawn_of_long_work_and_only_now_and_then() {
+        assert!(is_due(PATIENCE, None));
+        assert!(!is_due(PATIENCE / 2, None), "short work needs none");
+        assert!(!is_due(PATIENCE, Some(FRAME / 2)), "nobody reads so fast");
+        assert!(is_due(PATIENCE, Some(FRAME)));
+    }
+
+    #[test]
+    fn nothing_is_drawn_where_nobody_looks() {
+        let began = Instant::now().checked_sub(PATIENCE).unwrap();
+        let mut bar = Progress { what: "reads", began, drawn: None, is_shown: false };
+        bar.bytes(1, 2);
+        assert_eq!(bar.drawn, None);
+        bar.is_shown = true;
+        bar.bytes(1, 2);
+        assert!(bar.drawn.is_some());
+    }
 
     #[test]
     fn a_bar_says_how_far_and_how_long() {
