@@ -492,6 +492,26 @@ fn drain_that_reaches_nobody_keeps_everything_and_exits_1() {
 }
 
 #[test]
+fn what_drain_learns_of_another_receiver_is_not_kept_for_the_endpoints_own() {
+    let directory = filled(&["one"], 0..10);
+    let recorder = Recorder::start();
+    let config = directory.path().join("one.yml");
+    let (place, url) = (directory.path().display(), recorder.write_url());
+    std::fs::write(&config, format!("remote_write: [{{name: one, url: '{url}'}}]\nbuffer: {{path: {place}}}\n"))
+        .unwrap();
+    let drain = |url: &[&str]| {
+        let drained = outhaul().args(["buffer", "drain", "--config.file"]).arg(&config).args(url).output().unwrap();
+        code(&drained, 0);
+        let files = std::fs::read_dir(directory.path().join("v1")).unwrap();
+        files.filter(|file| file.as_ref().unwrap().file_name().to_str().unwrap().starts_with("state-ship-")).count()
+    };
+    assert_eq!(drain(&["--url", &url]), 0);
+    fill(directory.path(), &["one"], 10..20);
+    assert!(drain(&[]) > 0, "what is learnt of its own is kept");
+    assert_eq!(received(&recorder), expected(0..20));
+}
+
+#[test]
 fn draining_to_a_receiver_that_refuses_everything_does_not_make_the_buffer_larger_and_evicts_nothing() {
     let directory = tempfile::tempdir().unwrap();
     run(async {

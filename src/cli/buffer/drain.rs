@@ -163,7 +163,7 @@ async fn drain(
         .into_iter()
         .map(|(endpoint, config)| {
             let (buffer, clock, external_labels) = (buffer.clone(), clock.clone(), external_labels.clone());
-            Shipper::new(ShipperOptions {
+            let shipper = Shipper::new(ShipperOptions {
                 endpoint,
                 config,
                 external_labels,
@@ -171,7 +171,8 @@ async fn drain(
                 buffer,
                 clock,
                 metrics: &metrics,
-            })
+            });
+            if options.url.is_some() { shipper.to_another() } else { shipper }
         })
         .collect();
     let states: Vec<_> = shippers.iter().map(Shipper::state).collect();
