@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 use super::lock_note::{LockNote, NOTE_MAX_BYTES};
 
@@ -155,7 +156,7 @@ pub(super) fn retry<T>(mut read: impl FnMut() -> io::Result<T>) -> io::Result<T>
 
 /// `EIO`, for which Rust has no kind.
 pub(super) fn is_disk_error(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+    error.raw_os_error() == Some(Errno::IO.raw_os_error())
 }
 
 /// The kernel's file system.
@@ -306,8 +307,11 @@ fn open_or_create(path: &Path) -> io::Result<File> {
     let open = || readable().write(true).open(path);
     match open() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => match create(path) {
-            // Another process was faster.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => open(),
+            // Another process was faster, or it is a link that leads nowhere; the directory is not what is missing.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => open().map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => Errno::LOOP.into(),
+                _ => error,
+            }),
             made => made,
         },
         // Nobody can write there, so what is held by reading is held.
@@ -379,7 +383,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (link, elsewhere) = (dir.path().join("lock"), dir.path().join("elsewhere"));
         symlink(&elsewhere, &link).unwrap();
-        assert!(RealFs.open(&link, Access::Overwrite).is_err());
+        let error = RealFs.open(&link, Access::Overwrite).err().unwrap();
+        assert_eq!(error.raw_os_error(), Some(Errno::LOOP.raw_os_error()), "else the directory would be made anew");
         assert!(RealFs.lock(&link).is_err());
         assert!(!elsewhere.exists());
     }

@@ -321,6 +321,29 @@ fn what_stands_where_the_lock_belongs_is_named_with_what_to_do() {
     open(&options);
 }
 
+#[test]
+fn a_link_that_leads_nowhere_in_the_place_of_a_cursor_costs_one_of_its_two_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path(), &["a"]);
+    let mut log = open(&options);
+    append(&mut log, &snapshot(1, 5));
+    log.close(Instant::now());
+    let cursors: Vec<_> = std::fs::read_dir(&options.dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let cursor = cursors.iter().find(|path| path.to_str().unwrap().contains("cursor-a")).unwrap();
+    std::fs::remove_file(cursor).unwrap();
+    std::os::unix::fs::symlink(dir.path().join("gone"), cursor).unwrap();
+    for at in 2..5 {
+        let mut log = open(&options);
+        append(&mut log, &snapshot(at, 5));
+        let lease = log.next(0, ONE).unwrap();
+        log.ack(0, lease.through.number(), Fates { delivered: lease.samples, ..Fates::default() });
+        check(&log);
+        log.close(Instant::now());
+    }
+    assert_eq!(ledger(&open(&options), 0).delivered, 15);
+    assert!(!dir.path().join("gone").exists());
+}
+
 /// Not by a program: a process that is being started holds every lock of this one for a moment.
 pub(super) fn make_pipe(path: &Path) {
     rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
