@@ -190,11 +190,13 @@ impl<F: Fs> Log<F> {
     fn stored(&mut self, stored: io::Result<(PathBuf, F::File)>, pair: impl FnOnce(&mut Self) -> &mut Pair) -> bool {
         let was_written = stored.is_ok();
         let Err(error) = stored.and_then(|(path, file)| self.make_durable(path, &file)) else { return true };
+        let pair = pair(self);
         if was_written {
-            pair(self).step_back();
+            pair.step_back();
         }
+        let path = pair.next_path();
         self.note_error(Operation::Cursor, &error);
-        tracing::warn!(path = %self.options.dir.display(), %error, "could not save a cursor");
+        tracing::warn!(path = %path.display(), %error, "a cursor, or the log's notes, could not be saved; after a crash samples may be sent again");
         false
     }
 

@@ -282,16 +282,29 @@ fn tell_imported(options: &ImportOptions, found: &Found, file: &ExportFile, impo
         return Err(failed(stopped));
     }
     if imported.damaged > 0 || !is_whole {
-        let missing = missing.map_or_else(
-            || "it is cut off or its end is damaged".to_owned(),
-            |missing| format!("{missing} snapshots are missing"),
-        );
+        let wrong = what_is_wrong(missing, file.stray_bytes, imported.damaged);
         return Err(failed(&format_args!(
-            "{} is not whole: {missing}; what could be read was imported",
+            "{} is not whole: {wrong}; what could be read was imported",
             named(&options.file, "stdin")
         )));
     }
     Ok(Exit::Fine)
+}
+
+fn what_is_wrong(missing_snapshots: Option<u64>, stray_bytes: u64, damaged_records: u64) -> String {
+    let mut wrong = Vec::new();
+    match missing_snapshots {
+        None => wrong.push("it is cut off or its end is damaged".to_owned()),
+        Some(0) => {}
+        Some(missing) => wrong.push(format!("{} missing", counted(missing, "snapshot"))),
+    }
+    if damaged_records > 0 {
+        wrong.push(format!("{} damaged", counted(damaged_records, "record")));
+    }
+    if stray_bytes > 0 {
+        wrong.push(format!("{} of it belong to no export", counted(stray_bytes, "byte")));
+    }
+    wrong.join(", ")
 }
 
 /// An agent drops what is too old, which nobody expects of what was just carried here.
@@ -303,5 +316,17 @@ fn warn_of_age(found: &Found, imported: &Imported) {
         complain(
             &"some of it is older than buffer.max_age, and an agent will drop that; raise it, or use `outhaul buffer drain` first",
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_file_is_said_as_far_as_it_is_so() {
+        assert_eq!(what_is_wrong(Some(0), 12, 0), "12 bytes of it belong to no export");
+        assert_eq!(what_is_wrong(Some(1), 0, 2), "1 snapshot missing, 2 records damaged");
+        assert_eq!(what_is_wrong(None, 0, 0), "it is cut off or its end is damaged");
     }
 }
