@@ -5,7 +5,8 @@
 //! overwriting blocks that are already there works on all but btrfs.
 //!
 //! Frame, little-endian: magic 4, version 2, zero 2, generation 8, length 4, CRC-32C of what comes before and after it 4,
-//! then the value. A damaged or foreign file reads as absent, never as a wrong value.
+//! then the value. A damaged or foreign file reads as absent, never as a wrong value, and is written over; a frame of another
+//! version too, since a later format has a directory of its own.
 
 use std::io;
 use std::path::{Path, PathBuf};
