@@ -125,6 +125,8 @@ pub(super) struct Names {
     are_synced: bool,
     /// Whether the directory had to be made again.
     were_lost: bool,
+    /// Whether everything is being written because of that.
+    are_restored: bool,
 }
 
 /// An id no other store has; it only has to differ from those whose bytes may turn up on the same disk.
@@ -171,11 +173,14 @@ impl<F: Fs> Log<F> {
 
     /// Whatever was written made the directory again: the lock, the notes and the other cursors went with the old one.
     pub(super) fn store_what_was_lost(&mut self) {
-        if std::mem::take(&mut self.names.were_lost)
-            && let Err(error) = self.take_directory()
-        {
+        // Once is enough: what goes missing meanwhile is found so by whatever is written next.
+        if !std::mem::take(&mut self.names.were_lost) || std::mem::replace(&mut self.names.are_restored, true) {
+            return;
+        }
+        if let Err(error) = self.take_directory() {
             self.note_error(Operation::Cursor, &error);
         }
+        self.names.are_restored = false;
     }
 
     /// Writes the notes and every cursor.
