@@ -39,6 +39,7 @@ impl<F: Fs> Log<F> {
         let before = item.before();
         let path = self.segment_path(draft.first);
         let file = self.create_file(&path)?;
+        self.look_at_directory();
         let header = encode_file_header(self.store_id, before, draft.first, item.at());
         if let Err(error) = self.fs.write_all_at(&file, &header, 0) {
             drop(file);

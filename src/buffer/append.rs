@@ -168,7 +168,8 @@ impl<F: Fs> Log<F> {
             };
             let file_len = len + frame.bytes.len() as u64 + Footer::RECORD_LEN as u64;
             let is_file_full = holds_records && file_len > self.options.segment_bytes;
-            let used = self.used_bytes() + blocks(file_len) - accounted;
+            let growth = if fresh.is_some() && !self.segments.is_empty() { self.directory_growth() } else { 0 };
+            let used = self.used_bytes() + blocks(file_len) - accounted + growth;
             // With nothing to give up, only the bound itself counts.
             let bound = if self.segments.is_empty() { self.options.max_bytes } else { self.bound_bytes() };
             if !is_file_full && file_len <= SEGMENT_MAX_BYTES && used <= bound {

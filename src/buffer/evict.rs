@@ -164,10 +164,18 @@ impl<F: Fs> Log<F> {
         self.ceiling_bytes.min(self.options.max_bytes)
     }
 
+    /// A directory grows with the files in it, and on many file systems stays as large as it ever was.
+    pub(super) fn look_at_directory(&mut self) {
+        if let Ok(len) = self.fs.dir_len(&self.options.dir) {
+            self.dir_len = len;
+        }
+    }
+
     /// Finds out how far the buffer may grow without taking the last of the file system from others.
     ///
     /// What others write never costs what is here already: short of disk, the buffer only stops growing.
     pub(super) fn look_at_disk(&mut self) {
+        self.look_at_directory();
         let Ok(space) = self.fs.space(&self.options.dir) else { return };
         let usual = MIN_FREE_BYTES.min(space.total_bytes / MIN_FREE_SHARE);
         let min_free = self.options.min_free.unwrap_or(usual);

@@ -87,6 +87,8 @@ pub(super) trait Fs: Send + 'static {
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>>;
     fn open(&self, path: &Path, access: Access) -> io::Result<Self::File>;
     fn len(&self, file: &Self::File) -> io::Result<u64>;
+    /// What a directory takes itself; on many file systems it never shrinks.
+    fn dir_len(&self, dir: &Path) -> io::Result<u64>;
     /// What is at the path that `file` was opened by.
     fn standing(&self, file: &Self::File, path: &Path) -> io::Result<Standing>;
     /// May read less than asked; zero is the end.
@@ -216,6 +218,12 @@ impl Fs for RealFs {
 
     fn len(&self, file: &File) -> io::Result<u64> {
         Ok(file.metadata()?.len())
+    }
+
+    fn dir_len(&self, dir: &Path) -> io::Result<u64> {
+        let metadata = std::fs::metadata(dir)?;
+        // In units of 512 bytes (stat(2)).
+        Ok(metadata.len().max(metadata.blocks() * 512))
     }
 
     fn standing(&self, file: &File, path: &Path) -> io::Result<Standing> {

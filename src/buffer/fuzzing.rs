@@ -69,6 +69,10 @@ impl Fs for MemoryFs {
         Ok(file.lock().expect("one thread").len() as u64)
     }
 
+    fn dir_len(&self, _: &Path) -> io::Result<u64> {
+        Ok(0)
+    }
+
     fn standing(&self, _: &Bytes, _: &Path) -> io::Result<Standing> {
         Ok(Standing::Here)
     }

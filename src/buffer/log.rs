@@ -33,8 +33,12 @@ use super::status::{Fates, IoErrors, Operation, SyncStats};
 
 /// What is accounted as one unit of disk.
 pub(super) const BLOCK_BYTES: u64 = 4096;
-/// The lock file and the directories, in blocks.
-pub(super) const FIXED_BLOCKS: u64 = 4;
+/// The lock file and the directories above and below the log's own, in blocks.
+const FIXED_BLOCKS: u64 = 3;
+/// By so much a directory grows at most when a file is made: ext4 turns one block into an index and two.
+const DIR_GROWTH_BYTES: u64 = 2 * BLOCK_BYTES;
+/// So many files, whatever their names, do not fill its first block.
+const DIR_SMALL_FILES: usize = 32;
 /// Segment sizes: small enough that evicting one loses little of a small buffer, large enough to define series seldom.
 const SEGMENT_MIN_BYTES: u64 = 256 << 10;
 const SEGMENT_USUAL_MAX_BYTES: u64 = 4 << 20;
@@ -169,6 +173,8 @@ pub(super) struct Log<F: Fs> {
     pub(super) interner: Interner,
     /// Bytes, in blocks, of the files that are not segments, by name; for those to come what they will take.
     pub(super) small: BTreeMap<String, u64>,
+    /// What the directory itself takes.
+    pub(super) dir_len: u64,
     /// Files written since they were last forced to the disk.
     pub(super) dirty: BTreeSet<PathBuf>,
     pub(super) dirty_since: Option<Instant>,
@@ -193,6 +199,11 @@ pub(super) fn blocks(bytes: u64) -> u64 {
     bytes.div_ceil(BLOCK_BYTES) * BLOCK_BYTES
 }
 
+/// What is there besides the files, where the log's directory takes `dir_len` itself.
+pub(super) fn fixed_bytes(dir_len: u64) -> u64 {
+    FIXED_BLOCKS * BLOCK_BYTES + blocks(dir_len).max(BLOCK_BYTES)
+}
+
 /// Lost samples between two places.
 pub(super) fn lost_within(holes: impl Iterator<Item = Hole>, from: u64, to: u64) -> (u64, u64) {
     holes.fold((0, 0), |(damage, memory), hole| match hole.cause {
@@ -205,7 +216,12 @@ impl<F: Fs> Log<F> {
     /// Bytes on disk, those reserved for the files it must be able to write included.
     pub(super) fn used_bytes(&self) -> u64 {
         let segments: u64 = self.segments.iter().map(|segment| blocks(segment.file_len)).sum();
-        FIXED_BLOCKS * BLOCK_BYTES + self.small.values().sum::<u64>() + self.quarantine.bytes() + segments
+        fixed_bytes(self.dir_len) + self.small.values().sum::<u64>() + self.quarantine.bytes() + segments
+    }
+
+    /// What one more file may make the directory grow by.
+    pub(super) fn directory_growth(&self) -> u64 {
+        if self.segments.len() + self.small.len() < DIR_SMALL_FILES { 0 } else { DIR_GROWTH_BYTES }
     }
 
     pub(super) fn segment_path(&self, first: u64) -> PathBuf {

@@ -99,6 +99,7 @@ impl<F: Fs> Log<F> {
             readers: Vec::new(),
             interner: Interner::default(),
             small,
+            dir_len: 0,
             dirty: BTreeSet::new(),
             dirty_since: None,
             names: Names::default(),

@@ -37,7 +37,8 @@ impl<F: Fs> Log<F> {
         };
         let size = blocks(pair::file_len(value.len()));
         let known = self.small.get(&file).copied().unwrap_or(0);
-        let growth = size.saturating_sub(known);
+        let is_new = !self.small.contains_key(&file);
+        let growth = size.saturating_sub(known) + if is_new { self.directory_growth() } else { 0 };
         if growth > 0 && self.options.max_bytes < self.used_without_segments() + growth {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "the state does not fit into max_bytes"));
         }
@@ -50,6 +51,9 @@ impl<F: Fs> Log<F> {
         let Some(pair) = self.states.get_mut(&base) else { return Err(io::ErrorKind::InvalidFilename.into()) };
         let stored = store_value(&self.fs, &self.options, pair, value, &mut self.names);
         self.store_what_was_lost();
+        if is_new {
+            self.look_at_directory();
+        }
         let (path, file) = stored?;
         let durable = self.make_durable(path, &file);
         if durable.is_err() {

@@ -104,7 +104,7 @@ fn check<F: Fs>(log: &Log<F>) {
 /// Bytes the directory really takes, in blocks, with the directory itself.
 fn disk_bytes(dir: &Path) -> u64 {
     let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len());
-    files.map(super::log::blocks).sum::<u64>() + super::log::BLOCK_BYTES
+    files.map(super::log::blocks).sum::<u64>() + super::log::blocks(std::fs::metadata(dir).unwrap().len())
 }
 
 fn segment_files(options: &LogOptions) -> Vec<std::path::PathBuf> {

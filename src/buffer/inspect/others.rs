@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::super::fs::{Entry, EntryKind, Fs as _, RealFs};
-use super::super::log::{BLOCK_BYTES, FIXED_BLOCKS, blocks};
+use super::super::log::{blocks, fixed_bytes};
 use super::super::segment::parse_name;
 use super::{DIR_NAME, named};
 
@@ -51,7 +51,7 @@ pub(super) fn used_bytes(dir: &Path, entries: &[Entry]) -> u64 {
             EntryKind::Other => bytes_below(&dir.join(&entry.name), blocks),
         })
         .sum();
-    FIXED_BLOCKS * BLOCK_BYTES + files
+    fixed_bytes(RealFs.dir_len(dir).unwrap_or_default()) + files
 }
 
 /// The files in a directory, not those below it.

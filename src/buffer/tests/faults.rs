@@ -492,3 +492,19 @@ fn a_bad_place_of_the_disk_is_left_for_another_file() {
         assert_eq!(drain(&mut log, 0, ALL), [snapshot(1, 5), snapshot(2, 5), snapshot(3, 5)]);
     }
 }
+
+#[test]
+fn what_the_directory_itself_takes_is_part_of_the_bound() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LogOptions { max_bytes: 128 << 10, ..options(dir.path(), &["a"]) };
+    let fs = FaultyFs::default();
+    *fs.dir_len.lock().unwrap() = Some(36_864);
+    let mut log = Log::open(fs, options.clone()).unwrap();
+    for at in 1..=2000 {
+        append(&mut log, &snapshot(at, 20));
+        check(&log);
+    }
+    let files = disk_bytes(&options.dir) - super::super::log::blocks(std::fs::metadata(&options.dir).unwrap().len());
+    assert!(ledger(&log, 0).evicted.size > 0);
+    assert!(files + 36_864 <= options.max_bytes, "{files}");
+}

@@ -2,6 +2,7 @@
 //!
 //! `OUTHAUL_TORTURE=1` runs a hundred times as many.
 
+use super::super::log::BLOCK_BYTES;
 use super::sim::{EIO, ENOSPC, EROFS, Fault, Op};
 use super::world::{SMALLEST_KIB, Step, World};
 use super::*;
@@ -609,4 +610,20 @@ fn what_no_sync_by_the_timer_kept_and_no_disk_takes_again_is_counted_after_a_kil
     let after = ledger(&Log::open(fs, options).unwrap(), 0);
     assert_eq!((after.appended, after.corrupt), (900, 0), "{after:?}");
     assert_eq!(after.evicted.memory + after.pending, 900);
+}
+
+#[test]
+fn the_directory_grows_within_the_bound_also_when_it_does_so_as_the_buffer_gets_full() {
+    let mut grown = 0;
+    for max_kib in (552..=592).step_by(4) {
+        let (fs, _, mut log) = simulated(max_kib);
+        for at in 1..=90 {
+            append(&mut log, &snapshot(at, 300));
+            check(&log);
+            let peak = fs.take_peak();
+            assert!(peak <= max_kib << 10, "{peak} of {max_kib} KiB");
+        }
+        grown += u32::from(log.dir_len > BLOCK_BYTES && ledger(&log, 0).evicted.size > 0);
+    }
+    assert!(grown > 0);
 }

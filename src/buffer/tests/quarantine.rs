@@ -171,7 +171,7 @@ fn nothing_is_removed_from_the_quarantine_for_what_does_not_fit_even_so() {
         refuse(&mut log, 0, &snapshot(at, 20));
     }
     let mut at = 4;
-    while ledger(&log, 0).evicted.size == 0 || log.status().used_bytes + 4096 <= options.max_bytes {
+    while ledger(&log, 0).evicted.size == 0 || log.status().used_bytes + (3 << 12) <= options.max_bytes {
         append(&mut log, &snapshot(at, 60));
         at += 1;
     }

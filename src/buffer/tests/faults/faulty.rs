@@ -27,6 +27,8 @@ pub(super) enum Fault {
 pub(super) struct FaultyFs {
     /// What the file system says of itself, where it lies.
     pub(super) space: Arc<Mutex<Option<Space>>>,
+    /// What it says of a directory.
+    pub(super) dir_len: Arc<Mutex<Option<u64>>>,
     fault: Arc<Mutex<Option<Fault>>>,
     done: Arc<AtomicU64>,
     /// Syncs that were asked for on a file after one of it had failed.
@@ -77,6 +79,9 @@ impl Fs for FaultyFs {
     fn len(&self, file: &File) -> io::Result<u64> {
         self.gate(Op::Other)?;
         RealFs.len(file)
+    }
+    fn dir_len(&self, dir: &Path) -> io::Result<u64> {
+        self.dir_len.lock().unwrap().map_or_else(|| RealFs.dir_len(dir), Ok)
     }
     fn standing(&self, file: &File, path: &Path) -> io::Result<Standing> {
         RealFs.standing(file, path)

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// Fewer than there is room for, so that a small buffer comes to it.
+const NAMES_IN_A_BLOCK: u64 = 48;
+
 #[derive(Default)]
 pub(super) struct Inode {
     /// What processes read.
@@ -46,7 +49,8 @@ pub(super) struct Disk {
     pub(super) durable_names: BTreeMap<PathBuf, u64>,
     /// Changes of names since their directory was synced, in order; `None` removes.
     pub(super) pending: Vec<(PathBuf, Option<u64>)>,
-    pub(super) dirs: BTreeSet<PathBuf>,
+    /// With the blocks each takes, which never become fewer.
+    pub(super) dirs: BTreeMap<PathBuf, u64>,
     pub(super) locked: BTreeSet<PathBuf>,
     pub(super) capacity: u64,
     pub(super) others: u64,
@@ -68,7 +72,7 @@ impl Disk {
             names: BTreeMap::new(),
             durable_names: BTreeMap::new(),
             pending: Vec::new(),
-            dirs: BTreeSet::new(),
+            dirs: BTreeMap::new(),
             locked: BTreeSet::new(),
             capacity: u64::MAX,
             others: 0,
@@ -108,7 +112,7 @@ impl Disk {
         let size = |id: &u64| blocks(self.inodes[id].cache.len() as u64);
         let unnamed = self.inodes.iter().filter(|(id, inode)| inode.opens > 0 && !self.is_named(**id));
         let files = self.names.values().map(size).sum::<u64>() + unnamed.map(|(id, _)| size(id)).sum::<u64>();
-        files + self.dirs.len() as u64 * BLOCK_BYTES
+        files + self.dirs.values().sum::<u64>() * BLOCK_BYTES
     }
 
     pub(super) fn is_named(&self, id: u64) -> bool {
@@ -145,7 +149,18 @@ impl Disk {
         self.inodes.insert(self.last_inode, Inode::default());
         self.names.insert(path.to_owned(), self.last_inode);
         self.pending.push((path.to_owned(), Some(self.last_inode)));
+        self.grow_dir(path);
         self.last_inode
+    }
+
+    /// As ext4: one block, and when that is full an index and two halves.
+    fn grow_dir(&mut self, path: &Path) {
+        let names = self.names.keys().filter(|other| other.parent() == path.parent()).count() as u64;
+        let needed = if names <= NAMES_IN_A_BLOCK { 1 } else { names / NAMES_IN_A_BLOCK + 2 };
+        if let Some(blocks) = path.parent().and_then(|dir| self.dirs.get_mut(dir)) {
+            *blocks = needed.max(*blocks);
+        }
+        self.note_peak();
     }
 
     pub(super) fn unname(&mut self, path: &Path) -> io::Result<()> {

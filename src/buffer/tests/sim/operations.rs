@@ -8,11 +8,11 @@ impl Fs for SimFs {
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         let mut disk = self.disk();
-        if disk.dirs.contains(path) {
+        if disk.dirs.contains_key(path) {
             return Ok(());
         }
         disk.gate(Op::Change)?;
-        disk.dirs.insert(path.to_owned());
+        disk.dirs.insert(path.to_owned(), 1);
         disk.note_peak();
         Ok(())
     }
@@ -20,7 +20,7 @@ impl Fs for SimFs {
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
         let mut disk = self.disk();
         disk.gate(Op::Look)?;
-        if !disk.dirs.contains(dir) {
+        if !disk.dirs.contains_key(dir) {
             return Err(io::ErrorKind::NotFound.into());
         }
         let here = disk.names.iter().filter(|(path, _)| path.parent() == Some(dir));
@@ -40,7 +40,7 @@ impl Fs for SimFs {
         if access == Access::CreateNew && exists {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        if makes && !path.parent().is_some_and(|dir| disk.dirs.contains(dir)) {
+        if makes && !path.parent().is_some_and(|dir| disk.dirs.contains_key(dir)) {
             return Err(io::ErrorKind::NotFound.into());
         }
         let inode = if makes { disk.name(path) } else { *disk.names.get(path).ok_or(io::ErrorKind::NotFound)? };
@@ -51,6 +51,12 @@ impl Fs for SimFs {
         let mut disk = self.disk();
         disk.gate(Op::Look)?;
         Ok(disk.inodes[&file.inode].cache.len() as u64)
+    }
+
+    fn dir_len(&self, dir: &Path) -> io::Result<u64> {
+        let mut disk = self.disk();
+        disk.gate(Op::Look)?;
+        Ok(disk.dirs.get(dir).map_or(0, |blocks| blocks * BLOCK_BYTES))
     }
 
     fn standing(&self, file: &SimFile, path: &Path) -> io::Result<Standing> {
