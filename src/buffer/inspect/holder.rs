@@ -120,9 +120,10 @@ mod tests {
         assert_eq!(Holder::of(&path), Holder::Nobody);
         file.try_lock().unwrap();
         assert_eq!(Holder::of(&path), Holder::Process(Some(std::process::id())));
-        drop(file);
+        file.unlock().unwrap();
         assert_eq!(Holder::of(&path), Holder::Nobody);
     }
+
     #[test]
     fn one_that_another_namespace_hides_may_have_what_was_not_closed() {
         let note = |namespace| LockNote { pid: Some(7), namespace: Some(namespace) };
