@@ -262,7 +262,11 @@ impl Fs for RealFs {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Locking<File>> {
-        let mut file = open_or_create(path)?;
+        let mut file = match open_or_create(path) {
+            // Nobody can write there, so what is held by reading is held.
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => readable().open(path)?,
+            opened => opened?,
+        };
         if !file.metadata()?.is_file() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
@@ -322,8 +326,6 @@ fn open_or_create(path: &Path) -> io::Result<File> {
             }),
             made => made,
         },
-        // Nobody can write there, so what is held by reading is held.
-        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => readable().open(path),
         there => there,
     }
 }
