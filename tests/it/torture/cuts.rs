@@ -18,12 +18,15 @@ pub(super) struct LoopDisk {
     kind: &'static str,
     image: tempfile::NamedTempFile,
     at: tempfile::TempDir,
+    /// How often it is mounted.
+    layers: u32,
 }
 
 impl LoopDisk {
     /// Makes and mounts one; says why not where that cannot be done here.
     pub(super) fn new(kind: &'static str, mebibytes: u64) -> Result<Self, String> {
-        let disk = Self { kind, image: tempfile::NamedTempFile::new().unwrap(), at: tempfile::tempdir().unwrap() };
+        let (image, at) = (tempfile::NamedTempFile::new().unwrap(), tempfile::tempdir().unwrap());
+        let disk = Self { kind, image, at, layers: 1 };
         disk.image.as_file().set_len(mebibytes << 20).unwrap();
         let image = disk.image.path().display().to_string();
         run(Command::new(format!("mkfs.{kind}")).arg(if kind == "ext4" { "-qF" } else { "-qf" }).arg(&image))?;
@@ -53,12 +56,25 @@ impl LoopDisk {
     /// The power is back, or somebody has seen to a disk that failed. What is mounted is a copy of what lies on the disk: where
     /// another mount namespace was made meanwhile, or somebody has a file open, the file system that was shut down lives on
     /// there, and the kernel would give us that one again.
-    pub(super) fn mount_again(&mut self) -> Result<(), String> {
+    fn mount_again(&mut self) -> Result<(), String> {
+        self.copy()?;
+        run(Command::new("umount").arg("-l").arg(self.at.path()))?;
+        self.mount()
+    }
+
+    /// The same, with no moment in which nothing is mounted: somebody runs who would take the directory below for the disk.
+    pub(super) fn mount_over(&mut self) -> Result<(), String> {
+        self.copy()?;
+        self.mount()?;
+        self.layers += 1;
+        Ok(())
+    }
+
+    fn copy(&mut self) -> Result<(), String> {
         let copy = tempfile::NamedTempFile::new().unwrap();
         run(Command::new("cp").arg("--sparse=always").arg(self.image.path()).arg(copy.path()))?;
-        run(Command::new("umount").arg("-l").arg(self.at.path()))?;
         self.image = copy;
-        self.mount()
+        Ok(())
     }
 
     pub(super) fn remount(&self, how: &str) -> Result<(), String> {
@@ -69,8 +85,10 @@ impl LoopDisk {
 impl Drop for LoopDisk {
     fn drop(&mut self) {
         // Lazily, so that it goes also while somebody still has a file open.
-        if let Err(why) = run(Command::new("umount").arg("-l").arg(self.at.path())) {
-            eprintln!("{why}");
+        for _ in 0..self.layers {
+            if let Err(why) = run(Command::new("umount").arg("-l").arg(self.at.path())) {
+                eprintln!("{why}");
+            }
         }
     }
 }

@@ -108,7 +108,7 @@ fn a_file_system_that_turns_read_only_under_a_running_agent_is_said_and_mended_w
     agent.assert_balanced("e");
 
     // Somebody checks the disk and mounts it again, and does not think of us: the files we have open are of another world.
-    disk.mount_again().unwrap();
+    disk.mount_over().unwrap();
     eventually("it is well by itself", || agent.metric("outhaul_buffer_degraded", &[]) == Some(0.0));
     recorder.set_mood(Mood::Well);
     eventually("what waited arrives", || pending(&agent) == 0.0);
