@@ -13,6 +13,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use prometheus::{Gauge, IntCounterVec};
 use rustix::time::{ClockId, clock_gettime};
+use tokio::time::Instant;
 
 pub use skew::{Said, Skew, SkewMetric, TOLERANCE, skew_millis};
 use timeline::{Reading, Timeline};
@@ -22,6 +23,20 @@ use crate::telemetry::Registry;
 
 /// 2024-01-01T00:00:00Z: this program is younger, so an earlier time is wrong.
 pub const SANE_SINCE: Timestamp = Timestamp::from_millis(1_704_067_200_000);
+
+/// When a counter began that is first told of at `at`, or of which nothing was counted by then: a start lies before the first
+/// stamp. Under a clock that cannot be right there is none, which is better than one in 1970.
+pub fn start_before(at: Timestamp) -> Option<Timestamp> {
+    (at >= SANE_SINCE).then(|| at.minus(Duration::from_millis(1)))
+}
+
+/// Sleeps until then; for good where that is never.
+pub async fn sleep_until(then: Option<Instant>) {
+    match then {
+        Some(then) => tokio::time::sleep_until(then).await,
+        None => std::future::pending().await,
+    }
+}
 
 const NANOS_PER_MILLI: i128 = 1_000_000;
 

@@ -40,6 +40,7 @@ pub use problem::{ConfigError, Place, Problem};
 pub use proxy::Proxy;
 pub use tls::{ClientCertificate, Tls, TlsVersion};
 pub(crate) use units::{duration, size};
+pub(crate) use validate::MIN_BUFFER_BYTES;
 
 use crate::model::Labels;
 use crate::relabel::Rules;

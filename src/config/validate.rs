@@ -19,15 +19,15 @@ use crate::model::{Labels, Target, is_label_name, sanitise_label_name};
 
 const DEFAULT_SCRAPE_INTERVAL: Duration = Duration::from_secs(15);
 const MIN_SCRAPE_INTERVAL: Duration = Duration::from_secs(1);
-/// Prometheus' default (Prometheus 3, `<global>`), unless the interval is shorter.
 /// Prometheus takes a series for ended five minutes after its last sample (`--query.lookback-delta`); a tick may lie between
 /// the interval and the sample that is sent.
 const SEND_UNCHANGED_EVERY_MAX: Duration = Duration::from_secs(240);
+/// Prometheus' default (Prometheus 3, `<global>`), unless the interval is shorter.
 const DEFAULT_SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_DOCKER_HOST: &str = "unix:///var/run/docker.sock";
 const DEFAULT_BUFFER_PATH: &str = "/var/lib/outhaul";
 const DEFAULT_BUFFER_BYTES: u64 = 256 << 20;
-const MIN_BUFFER_BYTES: u64 = 1 << 20;
+pub(crate) const MIN_BUFFER_BYTES: u64 = 1 << 20;
 const DEFAULT_BUFFER_AGE: Duration = Duration::from_secs(7 * 24 * 3_600);
 const DEFAULT_SYNC_INTERVAL: Duration = Duration::from_secs(1);
 const DEFAULT_LISTEN_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9797);

@@ -41,12 +41,10 @@ impl Shipper {
                 }
                 match self.send_another(batch, &task, todo, shutdown).await {
                     Once::Taken(sent) => fates.add(sent),
-                    Once::Failed(failed) => {
-                        self.rest_after(&failed);
-                        todo.push(task);
-                        return Flow::Continue;
-                    }
-                    Once::Unsent => {
+                    not_taken => {
+                        if let Once::Failed(failed) = not_taken {
+                            self.rest_after(&failed);
+                        }
                         todo.push(task);
                         return Flow::Continue;
                     }

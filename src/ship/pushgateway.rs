@@ -22,7 +22,7 @@ use super::metrics::{Metrics, PushgatewayMetrics};
 use super::outcome::{self, Outcome};
 use super::report::to_the_millisecond;
 use super::state::EndpointState;
-use crate::clock::Clock;
+use crate::clock::{Clock, sleep_until};
 use crate::config::{self, PushgatewayMode};
 use crate::encode::text;
 use crate::model::{Label, Labels, METRIC_NAME, Metadata, MetricKind, Sample, Series, Snapshot, Target, Value};
@@ -317,13 +317,6 @@ async fn any_changed(endpoints: &mut [watch::Receiver<EndpointState>]) {
         return future::pending().await;
     }
     future::select_all(endpoints.iter_mut().map(|endpoint| changed(endpoint).boxed())).await;
-}
-
-async fn sleep_until(alarm: Option<Instant>) {
-    match alarm {
-        Some(alarm) => tokio::time::sleep_until(alarm).await,
-        None => future::pending().await,
-    }
 }
 
 /// `<base>/metrics/job/<job>/instance/<instance>/via/pushgateway` (Pushgateway README, "URL").

@@ -70,7 +70,7 @@ impl Shipper {
     pub(super) fn note_partly_refused(&mut self, exchange: &Exchange, refused: Tally) {
         self.unchanged.forget();
         let samples = refused.points();
-        let (error, advice) = (outcome::describe(exchange), outcome::advice(exchange, self.endpoint.host()));
+        let (error, advice) = self.words(exchange);
         if samples > 0 {
             tracing::error!(
                 endpoint = %self.name, url = %self.url, samples, %error, advice,
@@ -82,12 +82,17 @@ impl Shipper {
 
     pub(super) fn note_refused(&mut self, exchange: &Exchange, refused: Tally) {
         let samples = refused.points();
-        let (error, advice) = (outcome::describe(exchange), outcome::advice(exchange, self.endpoint.host()));
+        let (error, advice) = self.words(exchange);
         tracing::error!(
             endpoint = %self.name, url = %self.url, samples, %error, advice,
             "receiver refused samples; `outhaul buffer quarantine ls` shows them"
         );
         self.count_refused(exchange, refused, error);
+    }
+
+    /// What went wrong, and what a person can do about it.
+    fn words(&self, exchange: &Exchange) -> (String, &'static str) {
+        (outcome::describe(exchange), outcome::advice(exchange, self.endpoint.host()))
     }
 
     fn count_refused(&mut self, exchange: &Exchange, refused: Tally, error: String) {
@@ -103,7 +108,7 @@ impl Shipper {
 
     pub(super) fn note_failed(&mut self, exchange: &Exchange, outcome: Outcome, began: Timestamp, wait: Duration) {
         self.metrics.up.set(0.0);
-        let (error, advice) = (outcome::describe(exchange), outcome::advice(exchange, self.endpoint.host()));
+        let (error, advice) = self.words(exchange);
         let shown = to_the_millisecond(wait);
         if outcome == Outcome::Held {
             tracing::warn!(

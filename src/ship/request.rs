@@ -138,13 +138,13 @@ impl Shipper {
             let Some((exchange, took)) = self.attempt(&request, task.attempt, shutdown).await else {
                 return Settled::Interrupted;
             };
-            match self.follow(batch, &mut task, &request, &exchange, took) {
+            let meaning = self.meaning(&request, &exchange);
+            match self.follow(batch, &mut task, &request, &exchange, meaning, took) {
                 Next::Settle(settled) => return settled.with(fates),
                 Next::Way(way) => made = Some(self.make(batch, &task.extent, way)),
                 Next::Wait(wait) => {
                     task.attempt = task.attempt.saturating_add(1);
                     let is_due = task.suspicion.failed(&exchange, Instant::now());
-                    let meaning = self.meaning(&request, &exchange);
                     self.note_failed(&exchange, meaning, began, wait);
                     if shutdown.phase() >= Phase::Draining || patience == Patience::None {
                         return Settled::Interrupted;
@@ -192,8 +192,15 @@ impl Shipper {
         }
     }
 
-    fn follow(&mut self, batch: &Batch, task: &mut Task, request: &Made, exchange: &Exchange, took: Duration) -> Next {
-        let outcome = self.meaning(request, exchange);
+    fn follow(
+        &mut self,
+        batch: &Batch,
+        task: &mut Task,
+        request: &Made,
+        exchange: &Exchange,
+        outcome: Outcome,
+        took: Duration,
+    ) -> Next {
         let count = batch.count(&task.extent);
         let sent = request.body.sent;
         match outcome {

@@ -27,7 +27,7 @@ use super::request::Task;
 use super::state::EndpointState;
 use super::unchanged::Unchanged;
 use crate::buffer::{self, Buffer, EndpointId, Fates, Lease, Limits};
-use crate::clock::Clock;
+use crate::clock::{Clock, sleep_until};
 use crate::config::{Queue, RemoteWrite};
 use crate::encode::{Compression, Encoder, Message, Tally};
 use crate::model::{Labels, Snapshot};
@@ -393,15 +393,9 @@ fn waiting(status: &buffer::Status, endpoint: EndpointId) -> (Waiting, bool) {
 
 async fn wait_for_more<T>(changes: &mut watch::Receiver<T>, until: Option<Instant>, shutdown: &Shutdown) -> Flow {
     let mut drain = shutdown.clone();
-    let due = async {
-        match until {
-            Some(until) => tokio::time::sleep_until(until).await,
-            None => std::future::pending().await,
-        }
-    };
     tokio::select! {
         change = changes.changed() => if change.is_ok() { Flow::Continue } else { Flow::Stop },
-        () = due => Flow::Continue,
+        () = sleep_until(until) => Flow::Continue,
         () = drain.reached(Phase::Draining) => Flow::Continue,
     }
 }

@@ -57,7 +57,7 @@ use self::self_metrics::SourceMetrics;
 use self::table::{Settings, Table};
 use self::wire::{Info, Inspect, WantedLabels, kept, parse_object};
 use super::{Observation, Source, SourceError, SourceFuture};
-use crate::clock::Clock;
+use crate::clock::{Clock, sleep_until};
 use crate::config;
 use crate::model::{Target, Timestamp};
 
@@ -287,9 +287,9 @@ impl Source for DockerSource {
                     feed = self.feed.recv() => match feed {
                         Some(feed) => self.hear(feed),
                         // The reader is gone: there will be no more events.
-                        None => until(held_until).await,
+                        None => sleep_until(held_until).await,
                     },
-                    () = until(held_until) => {}
+                    () = sleep_until(held_until) => {}
                 }
             }
         })
@@ -366,14 +366,6 @@ impl DockerSource {
             self.table.set_hostname(&name);
             self.hostname = Hostname::Known(name);
         }
-    }
-}
-
-/// Sleeps until then; for good where that is never.
-async fn until(then: Option<Instant>) {
-    match then {
-        Some(then) => tokio::time::sleep_until(then).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -5,17 +5,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use prometheus::proto::{Metric, MetricFamily, MetricType};
 
 use super::{Observation, Scope, Source, SourceError, SourceFuture};
-use crate::clock::SANE_SINCE;
+use crate::clock::start_before;
 use crate::model::{Interner, LabelsBuilder, Metadata, MetricKind, Sample, Target, Timestamp, Value};
 use crate::telemetry::Registry;
-
-/// A start must lie before the first stamp.
-const JUST_BEFORE: Duration = Duration::from_millis(1);
 
 /// The source named `outhaul`.
 pub struct OwnSource {
@@ -48,8 +44,7 @@ impl OwnSource {
     /// before. A clock that cannot be right tells no start.
     #[must_use]
     pub fn started(self, now: Timestamp, older: &'static [&'static str]) -> Self {
-        let start = (now >= SANE_SINCE).then(|| now.minus(JUST_BEFORE));
-        Self { start, older, ..self }
+        Self { start: start_before(now), older, ..self }
     }
 
     /// The numbers as they are now.
@@ -138,7 +133,10 @@ impl Source for OwnSource {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::clock::SANE_SINCE;
 
     #[test]
     fn every_metric_kind_becomes_the_series_prometheus_would_scrape() {
@@ -163,7 +161,7 @@ mod tests {
         assert_eq!(told, expected);
         let mut own = own.started(SANE_SINCE, &["h_seconds"]);
         let starts: Vec<Option<Timestamp>> = own.samples().iter().map(|sample| sample.start).collect();
-        assert_eq!(starts, [Some(SANE_SINCE.minus(JUST_BEFORE)), None, None, None, None, None, None]);
+        assert_eq!(starts, [Some(SANE_SINCE.minus(Duration::from_millis(1))), None, None, None, None, None, None]);
         assert_eq!(&own.samples()[2].series.metadata().family, "h_seconds");
         let mut wrong = own.started(Timestamp::from_millis(7), &[]);
         assert!(wrong.samples().iter().all(|sample| sample.start.is_none()), "a clock in 1970 tells no start");

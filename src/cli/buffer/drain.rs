@@ -16,7 +16,7 @@ use crate::buffer::{Buffer, EndpointId, Ledger, Status};
 use crate::cli::signals::StopSignals;
 use crate::cli::{Exit, block_on, complain, say};
 use crate::clock::Clock;
-use crate::config::{self, Environment, RemoteWrite};
+use crate::config::{self, Environment, MIN_BUFFER_BYTES, RemoteWrite};
 use crate::model::Labels;
 use crate::ship::{self, EndpointState, Shipper, ShipperOptions};
 use crate::shutdown::{self, Phase};
@@ -39,9 +39,6 @@ buffer is in use or unusable.";
 
 /// How often the line is drawn and the time looked at.
 const FRAME: Duration = Duration::from_millis(200);
-
-/// The smallest `buffer.max_bytes`.
-const SMALLEST_BYTES: u64 = 1 << 20;
 
 /// What of the environment is for the endpoint that `--url` names.
 const CREDENTIALS: [&str; 6] = ["USERNAME", "PASSWORD", "PASSWORD_FILE", "BEARER_TOKEN", "BEARER_TOKEN_FILE", "TENANT"];
@@ -87,7 +84,7 @@ pub(super) fn main(options: &Options) -> Result<Exit, Exit> {
 
 /// What receivers refuse is kept, within the agent's bound; where that is not known, within what the buffer takes now.
 fn settings(found: &Found, inspection: &Inspection, names: Vec<String>) -> crate::buffer::Options {
-    let max_bytes = found.max_bytes().unwrap_or(inspection.used_bytes.max(SMALLEST_BYTES));
+    let max_bytes = found.max_bytes().unwrap_or(inspection.used_bytes.max(MIN_BUFFER_BYTES));
     crate::buffer::Options { max_bytes, ..found.options(names) }
 }
 

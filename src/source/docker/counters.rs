@@ -3,12 +3,10 @@
 //! They belong to a name and not to a container, so that a container that is made anew under its old name (as Compose
 //! does) continues the same series.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 
 use super::state::{ExitClass, Health};
-use crate::clock::SANE_SINCE;
+use crate::clock::start_before;
 use crate::model::Timestamp;
 
 /// What was counted under one name. Never decreases.
@@ -32,11 +30,9 @@ pub(crate) struct Counters {
 impl Counters {
     /// Notes that nothing was counted before `at`, unless something was.
     ///
-    /// A millisecond earlier is written down, because a counter's start lies before its first sample. Under a clock that cannot
-    /// be right nothing is: no start is better than one in 1970.
     pub(crate) fn begin(&mut self, at: Timestamp) {
-        if *self == Self::default() && at >= SANE_SINCE {
-            self.since_millis = Some(at.minus(Duration::from_millis(1)).millis());
+        if *self == Self::default() {
+            self.since_millis = start_before(at).map(Timestamp::millis);
         }
     }
 
@@ -160,7 +156,10 @@ impl Restarts {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::clock::SANE_SINCE;
 
     #[test]
     fn a_restart_that_both_witnesses_saw_counts_once() {
