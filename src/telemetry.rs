@@ -79,6 +79,14 @@ impl Registry {
         self.0.gather()
     }
 
+    /// The number of a counter or gauge, of all its label sets together.
+    #[cfg(test)]
+    pub(crate) fn value(&self, name: &str) -> f64 {
+        let families = self.gather();
+        let family = families.iter().find(|family| family.name() == name).expect(name);
+        family.get_metric().iter().map(|metric| metric.get_counter().get_value() + metric.get_gauge().get_value()).sum()
+    }
+
     fn register<M: Collector + Clone + 'static>(&self, made: prometheus::Result<M>) -> M {
         let metric = made.unwrap_or_else(|error| panic!("BUG: a metric of our own is invalid: {error}"));
         if let Err(error) = self.0.register(Box::new(metric.clone())) {

@@ -253,12 +253,7 @@ fn without_endpoints_nothing_is_kept_but_the_newest_instant() {
 #[test]
 fn a_new_endpoint_starts_at_the_oldest_record_and_one_that_is_not_configured_holds_nothing_back() {
     let dir = tempfile::tempdir().unwrap();
-    let mut log = open(&options(dir.path(), &["old"]));
-    for at in 1..=100 {
-        append(&mut log, &snapshot(at, 20));
-    }
-    log.close(Instant::now());
-    drop(log);
+    append_and_close(&options(dir.path(), &["old"]), (1..=100).map(|at| snapshot(at, 20)));
     let mut log = open(&options(dir.path(), &["new"]));
     assert_eq!(drain(&mut log, 0, ALL).len(), 100);
     assert_eq!(log.status().segments, 0);
@@ -325,9 +320,7 @@ fn what_stands_where_the_lock_belongs_is_named_with_what_to_do() {
 fn a_link_that_leads_nowhere_in_the_place_of_a_cursor_costs_one_of_its_two_files() {
     let dir = tempfile::tempdir().unwrap();
     let options = options(dir.path(), &["a"]);
-    let mut log = open(&options);
-    append(&mut log, &snapshot(1, 5));
-    log.close(Instant::now());
+    append_and_close(&options, [snapshot(1, 5)]);
     let cursors: Vec<_> = std::fs::read_dir(&options.dir).unwrap().map(|entry| entry.unwrap().path()).collect();
     let cursor = cursors.iter().find(|path| path.to_str().unwrap().contains("cursor-a")).unwrap();
     std::fs::remove_file(cursor).unwrap();
@@ -347,6 +340,22 @@ fn a_link_that_leads_nowhere_in_the_place_of_a_cursor_costs_one_of_its_two_files
 /// Not by a program: a process that is being started holds every lock of this one for a moment.
 pub(super) fn make_pipe(path: &Path) {
     rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+}
+
+/// A whole life of a process.
+fn append_and_close(options: &LogOptions, all: impl IntoIterator<Item = Snapshot>) {
+    let mut log = open(options);
+    for one in all {
+        append(&mut log, &one);
+    }
+    log.close(Instant::now());
+}
+
+/// Does to a file's bytes what no process of ours would.
+fn alter(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = std::fs::read(path).unwrap();
+    change(&mut bytes);
+    std::fs::write(path, bytes).unwrap();
 }
 
 fn copy_dir(from: &Path, to: &Path) {

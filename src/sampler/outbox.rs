@@ -161,12 +161,6 @@ mod tests {
         Hanging { kept, go, outbox, registry }
     }
 
-    fn metric(registry: &Registry, name: &str) -> f64 {
-        let families = registry.gather();
-        let metric = &families.iter().find(|family| family.name() == name).unwrap().get_metric()[0];
-        metric.get_gauge().get_value() + metric.get_counter().get_value()
-    }
-
     #[tokio::test(start_paused = true)]
     async fn a_disk_that_hangs_is_waited_for_once_and_everything_is_handed_over_in_order_when_it_answers() {
         let Hanging { kept, go, mut outbox, registry } = hanging();
@@ -176,13 +170,13 @@ mod tests {
         }
         assert!(began.elapsed() < 2 * APPEND_WAIT, "{:?}", began.elapsed());
         assert!(outbox.is_late() && kept.lock().unwrap().is_empty());
-        assert!((metric(&registry, "outhaul_samples_overdue") - 300.0).abs() < f64::EPSILON);
+        assert!((registry.value("outhaul_samples_overdue") - 300.0).abs() < f64::EPSILON);
         go.notify_one();
         outbox.push(vec![snapshot(100, 3)]).await;
         assert!(!outbox.is_late());
         assert_eq!(*kept.lock().unwrap(), (0..=100).collect::<Vec<i64>>());
-        assert!(metric(&registry, "outhaul_samples_overdue").abs() < f64::EPSILON);
-        assert!(metric(&registry, "outhaul_samples_unbuffered_total").abs() < f64::EPSILON);
+        assert!(registry.value("outhaul_samples_overdue").abs() < f64::EPSILON);
+        assert!(registry.value("outhaul_samples_unbuffered_total").abs() < f64::EPSILON);
     }
 
     #[tokio::test(start_paused = true)]
@@ -191,7 +185,7 @@ mod tests {
         for at in 0..8 {
             outbox.push(vec![snapshot(at, 10_000)]).await;
         }
-        assert!((metric(&registry, "outhaul_samples_unbuffered_total") - 20_000.0).abs() < f64::EPSILON);
+        assert!((registry.value("outhaul_samples_unbuffered_total") - 20_000.0).abs() < f64::EPSILON);
         go.notify_one();
         outbox.deliver_within(APPEND_WAIT).await;
         assert_eq!(*kept.lock().unwrap(), [0, 3, 4, 5, 6, 7], "the first one was under way already");

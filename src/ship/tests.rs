@@ -143,9 +143,7 @@ impl Rig {
     }
 
     fn metric(&self, name: &str) -> f64 {
-        let families = self.registry.gather();
-        let family = families.iter().find(|family| family.name() == name).unwrap();
-        family.get_metric().iter().map(|metric| metric.get_counter().get_value() + metric.get_gauge().get_value()).sum()
+        self.registry.value(name)
     }
 
     async fn stop(self) -> Ledger {

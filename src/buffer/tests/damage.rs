@@ -37,13 +37,8 @@ fn a_tail_torn_at_any_byte_loses_at_most_the_record_being_written() {
 fn any_flipped_byte_of_a_closed_segment_costs_at_most_one_record_and_is_counted() {
     let dir = tempfile::tempdir().unwrap();
     let options = options(dir.path(), &["a"]);
-    let mut log = open(&options);
     let all: Vec<Snapshot> = (1..=5).map(|at| snapshot(at, 2 + at)).collect();
-    for one in &all {
-        append(&mut log, one);
-    }
-    log.close(Instant::now());
-    drop(log);
+    append_and_close(&options, all.iter().cloned());
     let path = segment_files(&options).remove(0);
     let whole = std::fs::read(&path).unwrap();
     let saved = tempfile::tempdir().unwrap();
@@ -73,12 +68,7 @@ fn a_missing_segment_is_counted_and_those_around_it_are_given_out() {
     let options = options(dir.path(), &["a"]);
     for missing in [0, 2] {
         std::fs::remove_dir_all(&options.dir).ok();
-        let mut log = open(&options);
-        for at in 1..=200 {
-            append(&mut log, &snapshot(at, 20));
-        }
-        log.close(Instant::now());
-        drop(log);
+        append_and_close(&options, (1..=200).map(|at| snapshot(at, 20)));
         std::fs::remove_file(&segment_files(&options)[missing]).unwrap();
         let mut log = open(&options);
         check(&log);
@@ -93,19 +83,13 @@ fn a_missing_segment_is_counted_and_those_around_it_are_given_out() {
 fn what_is_lost_at_the_border_of_two_segments_is_counted_once() {
     let dir = tempfile::tempdir().unwrap();
     let options = options(dir.path(), &BOTH);
-    let mut log = open(&options);
-    for at in 1..=100 {
-        append(&mut log, &snapshot(at, 20));
-    }
-    log.close(Instant::now());
-    drop(log);
+    append_and_close(&options, (1..=100).map(|at| snapshot(at, 20)));
     // The second file's header, its totals, and its first records.
-    let path = segment_files(&options).remove(1);
-    let mut bytes = std::fs::read(&path).unwrap();
-    let len = bytes.len();
-    bytes[..len / 2].fill(0);
-    bytes[len - 10..].fill(0);
-    std::fs::write(&path, bytes).unwrap();
+    alter(&segment_files(&options)[1], |bytes| {
+        let len = bytes.len();
+        bytes[..len / 2].fill(0);
+        bytes[len - 10..].fill(0);
+    });
     let mut log = open(&options);
     check(&log);
     for index in 0..2 {
@@ -275,10 +259,7 @@ fn a_cursor_that_another_store_left_does_not_cost_the_segments() {
     for name in ["log.0", "log.1"] {
         std::fs::remove_file(options_here.dir.join(name)).ok();
     }
-    let segment = segment_files(&options_here).remove(0);
-    let mut bytes = std::fs::read(&segment).unwrap();
-    bytes[20] ^= 1;
-    std::fs::write(&segment, bytes).unwrap();
+    alter(&segment_files(&options_here)[0], |bytes| bytes[20] ^= 1);
     assert_eq!(drain(&mut open(&options_here), 0, ALL), [snapshot(2, 5)]);
 }
 
@@ -287,18 +268,12 @@ fn a_loss_found_while_reading_ahead_is_on_record_once_what_was_before_it_is_sett
     for closed in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let options = options(dir.path(), &["a"]);
-        let mut log = open(&options);
-        for at in 1..=10 {
-            append(&mut log, &snapshot(at, 5));
-        }
-        log.close(Instant::now());
-        drop(log);
-        let file = segment_files(&options).remove(0);
-        let mut bytes = std::fs::read(&file).unwrap();
+        append_and_close(&options, (1..=10).map(|at| snapshot(at, 5)));
         // Everything between the first snapshots and the totals.
-        let (from, to) = (bytes.len() / 2, bytes.len() - Footer::RECORD_LEN);
-        bytes[from..to].fill(0);
-        std::fs::write(&file, bytes).unwrap();
+        alter(&segment_files(&options)[0], |bytes| {
+            let (from, to) = (bytes.len() / 2, bytes.len() - Footer::RECORD_LEN);
+            bytes[from..to].fill(0);
+        });
 
         let mut log = open(&options);
         assert_eq!(ledger(&log, 0).pending, 50, "the totals are believed");
@@ -318,15 +293,11 @@ fn a_loss_found_while_reading_ahead_is_on_record_once_what_was_before_it_is_sett
 fn a_loss_that_was_found_for_another_endpoint_is_on_record_when_the_log_is_closed() {
     let dir = tempfile::tempdir().unwrap();
     let options = options(dir.path(), &BOTH);
-    let mut log = open(&options);
-    append(&mut log, &snapshot(1, 5));
-    log.close(Instant::now());
-    drop(log);
-    let file = segment_files(&options).remove(0);
-    let mut bytes = std::fs::read(&file).unwrap();
-    let to = bytes.len() - Footer::RECORD_LEN;
-    bytes[64..to].fill(0);
-    std::fs::write(&file, bytes).unwrap();
+    append_and_close(&options, [snapshot(1, 5)]);
+    alter(&segment_files(&options)[0], |bytes| {
+        let to = bytes.len() - Footer::RECORD_LEN;
+        bytes[64..to].fill(0);
+    });
     let mut log = open(&options);
     assert_eq!(log.next(0, ALL), None);
     let found = ledger(&log, 1);

@@ -6,13 +6,6 @@ use super::super::inspect::{DamageKind, Inspection};
 use super::sim::Rng;
 use super::*;
 
-/// A whole life of a process.
-fn append_and_close(options: &LogOptions, snapshot: &Snapshot) {
-    let mut log = open(options);
-    append(&mut log, snapshot);
-    log.close(Instant::now());
-}
-
 /// Files that were damaged at random, one way or several.
 fn damage(dir: &Path, rng: &mut Rng) {
     let mut paths: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -122,7 +115,7 @@ fn block_the_next_segment<F: Fs>(log: &Log<F>) -> std::path::PathBuf {
 fn what_was_in_memory_when_a_process_ended_is_told_as_that_and_not_as_damage() {
     let dir = tempfile::tempdir().unwrap();
     let options = options(dir.path(), &BOTH);
-    append_and_close(&options, &snapshot(1, 5));
+    append_and_close(&options, [snapshot(1, 5)]);
     let mut log = open(&options);
     let blocked = block_the_next_segment(&log);
     assert!(!append(&mut log, &snapshot(2, 5)).durable);
@@ -194,7 +187,7 @@ fn the_oldest_segment_missing_is_found_where_every_endpoint_waited_for_it() {
 fn what_went_while_an_endpoint_was_not_configured_was_dropped_on_purpose_and_is_no_damage() {
     let dir = tempfile::tempdir().unwrap();
     let both = options(dir.path(), &BOTH);
-    append_and_close(&both, &snapshot(1, 20));
+    append_and_close(&both, [snapshot(1, 20)]);
     let mut log = open(&options(dir.path(), &["a"]));
     drain(&mut log, 0, ALL);
     append(&mut log, &snapshot(2, 20));
@@ -235,7 +228,7 @@ fn damage_in_the_quarantine_is_found_and_a_file_that_was_never_written_is_none()
 fn what_was_lent_from_the_disk_together_with_memory_is_there_after_the_process() {
     let dir = tempfile::tempdir().unwrap();
     let options = options(dir.path(), &["a"]);
-    append_and_close(&options, &snapshot(1, 5));
+    append_and_close(&options, [snapshot(1, 5)]);
     let mut log = open(&options);
     let blocked = block_the_next_segment(&log);
     append(&mut log, &snapshot(2, 5));
@@ -253,7 +246,7 @@ fn what_was_lent_from_the_disk_together_with_memory_is_there_after_the_process()
 fn however_often_a_process_ends_on_a_full_disk_what_was_in_memory_is_no_damage() {
     let dir = tempfile::tempdir().unwrap();
     let options = options(dir.path(), &["a"]);
-    append_and_close(&options, &snapshot(1, 5));
+    append_and_close(&options, [snapshot(1, 5)]);
     for at in 2..20 {
         let mut log = open(&options);
         block_the_next_segment(&log);
@@ -298,7 +291,7 @@ fn a_killed_process_and_then_one_that_appends_nothing_leave_no_damage() {
 #[test]
 fn what_was_delivered_to_all_but_an_endpoint_that_is_no_more_is_no_damage() {
     let dir = tempfile::tempdir().unwrap();
-    append_and_close(&options(dir.path(), &BOTH), &snapshot(1, 20));
+    append_and_close(&options(dir.path(), &BOTH), [snapshot(1, 20)]);
     let mut log = open(&options(dir.path(), &["a"]));
     append(&mut log, &snapshot(2, 20));
     drain(&mut log, 0, ALL);
@@ -317,7 +310,7 @@ fn what_was_delivered_to_all_but_an_endpoint_that_is_no_more_is_no_damage() {
 fn without_any_endpoint_the_backlog_stays_for_those_that_are_configured_again() {
     let dir = tempfile::tempdir().unwrap();
     let configured = options(dir.path(), &["a"]);
-    append_and_close(&configured, &snapshot(1, 5));
+    append_and_close(&configured, [snapshot(1, 5)]);
     let mut log = open(&options(dir.path(), &[]));
     append(&mut log, &snapshot(2, 5));
     log.close(Instant::now());
@@ -332,7 +325,7 @@ fn without_any_endpoint_the_backlog_stays_for_those_that_are_configured_again() 
 fn killed_with_samples_in_memory_that_others_were_sent_is_no_damage_and_one_account_inside_and_outside() {
     let dir = tempfile::tempdir().unwrap();
     let options = options(dir.path(), &BOTH);
-    append_and_close(&options, &snapshot(1, 5));
+    append_and_close(&options, [snapshot(1, 5)]);
     let mut log = open(&options);
     let blocked = block_the_next_segment(&log);
     for at in 2..=11 {
@@ -369,7 +362,7 @@ fn a_file_of_the_quarantine_that_is_just_being_written_is_no_damage() {
 fn a_start_that_appends_nothing_gives_no_position_out() {
     let dir = tempfile::tempdir().unwrap();
     let options = options(dir.path(), &["a"]);
-    append_and_close(&options, &snapshot(1, 5));
+    append_and_close(&options, [snapshot(1, 5)]);
     open(&options).close(Instant::now());
     assert_eq!(Inspection::open(dir.path()).unwrap().tail.map(Position::number), Some(1));
 }
@@ -378,7 +371,7 @@ fn a_start_that_appends_nothing_gives_no_position_out() {
 fn a_tail_without_end_is_told_and_not_read() {
     let dir = tempfile::tempdir().unwrap();
     let options = options(dir.path(), &["a"]);
-    append_and_close(&options, &snapshot(1, 20));
+    append_and_close(&options, [snapshot(1, 20)]);
     let path = dir.path().join(&Inspection::open(dir.path()).unwrap().segments[0].name);
     let whole = std::fs::metadata(&path).unwrap().len();
     let behind = 1 << 20;

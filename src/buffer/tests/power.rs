@@ -168,6 +168,12 @@ fn synced_by_the_timer(max_kib: u64) -> (super::sim::SimFs, LogOptions, Log<supe
     (fs, options, log)
 }
 
+/// Others take all that is left of the disk.
+fn others_fill(fs: &super::sim::SimFs) {
+    fs.set_capacity(64 << 20);
+    fs.set_others(64 << 20);
+}
+
 #[test]
 fn a_segment_that_cannot_be_read_at_one_start_and_can_at_the_next_costs_no_later_record() {
     let (fs, options, mut log) = simulated(1024);
@@ -459,8 +465,7 @@ fn what_memory_dropped_is_said_again_when_the_file_it_was_said_in_is_given_up() 
 #[test]
 fn a_disk_that_others_fill_in_the_first_life_still_takes_what_was_acknowledged_and_what_ended_in_memory() {
     let (fs, options, mut log) = simulated(1024);
-    fs.set_capacity(64 << 20);
-    fs.set_others(64 << 20);
+    others_fill(&fs);
     append(&mut log, &snapshot(1, 5));
     append(&mut log, &snapshot(2, 5));
     let lease = log.next(0, Limits { instants_max: 1, ..ALL }).unwrap();
@@ -556,8 +561,7 @@ fn a_state_that_no_sync_kept_stays_whole_when_the_next_one_finds_no_room() {
     let (fs, _, mut log) = synced_by_the_timer(1024);
     log.save_state("x", b"first").unwrap();
     fs.set(Some(Fault::All { op: Op::Sync, errno: EIO }));
-    fs.set_capacity(64 << 20);
-    fs.set_others(64 << 20);
+    others_fill(&fs);
     assert!(log.save_state("x", &[2; 5000]).is_err());
     assert_eq!(log.load_state("x").as_deref(), Some(&b"first"[..]));
 }
@@ -578,8 +582,7 @@ fn a_disk_that_tells_nothing_of_its_files_still_takes_cursors() {
 fn what_was_in_memory_on_a_full_disk_is_counted_after_a_kill_also_when_nobody_acknowledged_anything() {
     let (fs, options, mut log) = simulated(1024);
     append(&mut log, &snapshot(1, 5));
-    fs.set_capacity(64 << 20);
-    fs.set_others(64 << 20);
+    others_fill(&fs);
     let held: u64 = (2..=40).filter(|at| !append(&mut log, &snapshot(*at, 300)).durable).map(|_| 300).sum();
     let before = ledger(&log, 0);
     assert!(held > 0 && log.status().degraded);
@@ -598,8 +601,7 @@ fn what_no_sync_by_the_timer_kept_and_no_disk_takes_again_is_counted_after_a_kil
     for at in 1..=3 {
         append(&mut log, &snapshot(at, 300));
     }
-    fs.set_capacity(64 << 20);
-    fs.set_others(64 << 20);
+    others_fill(&fs);
     fs.set(Some(Fault::All { op: Op::Sync, errno: EIO }));
     log.tick(Instant::now() + Duration::from_secs(60));
     assert!(log.status().degraded);

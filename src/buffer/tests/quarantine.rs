@@ -16,6 +16,14 @@ fn refuse(log: &mut Log<RealFs>, index: usize, snapshot: &Snapshot) {
     check(log);
 }
 
+/// So many snapshots, each refused by the receiver of the first endpoint.
+fn append_refused(log: &mut Log<RealFs>, count: u32) {
+    for at in 1..=count {
+        append(log, &snapshot(at, 20));
+        refuse(log, 0, &snapshot(at, 20));
+    }
+}
+
 fn files(options: &LogOptions) -> Vec<std::path::PathBuf> {
     let Ok(entries) = std::fs::read_dir(options.dir.join(DIR_NAME)) else { return Vec::new() };
     let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -45,10 +53,7 @@ fn what_is_renamed_is_sent_again_and_moves_in_the_account_also_after_a_restart()
     let dir = tempfile::tempdir().unwrap();
     let options = options(dir.path(), &BOTH);
     let mut log = open(&options);
-    for at in 1..=3 {
-        append(&mut log, &snapshot(at, 20));
-        refuse(&mut log, 0, &snapshot(at, 20));
-    }
+    append_refused(&mut log, 3);
     assert_eq!(log.requeued(0), None);
     for file in &files(&options)[..2] {
         std::fs::rename(file, file.to_str().unwrap().replace(RESTING, AGAIN)).unwrap();
@@ -141,17 +146,12 @@ fn a_damaged_file_that_is_to_be_sent_again_keeps_no_other_back() {
     let dir = tempfile::tempdir().unwrap();
     let options = options(dir.path(), &["a"]);
     let mut log = open(&options);
-    for at in 1..=2 {
-        append(&mut log, &snapshot(at, 20));
-        refuse(&mut log, 0, &snapshot(at, 20));
-    }
+    append_refused(&mut log, 2);
     for (index, file) in files(&options).iter().enumerate() {
         let again = file.to_str().unwrap().replace(RESTING, AGAIN);
         std::fs::rename(file, &again).unwrap();
         if index == 0 {
-            let mut bytes = std::fs::read(&again).unwrap();
-            bytes[200..].fill(0);
-            std::fs::write(&again, bytes).unwrap();
+            alter(Path::new(&again), |bytes| bytes[200..].fill(0));
         }
     }
     for minutes in 1..3 {
@@ -166,10 +166,7 @@ fn nothing_is_removed_from_the_quarantine_for_what_does_not_fit_even_so() {
     let dir = tempfile::tempdir().unwrap();
     let options = options(dir.path(), &["a"]);
     let mut log = open(&options);
-    for at in 1..=3 {
-        append(&mut log, &snapshot(at, 20));
-        refuse(&mut log, 0, &snapshot(at, 20));
-    }
+    append_refused(&mut log, 3);
     let mut at = 4;
     while ledger(&log, 0).evicted.size == 0 || log.status().used_bytes + (3 << 12) <= options.max_bytes {
         append(&mut log, &snapshot(at, 60));
@@ -186,10 +183,7 @@ fn under_a_lower_bound_the_quarantine_keeps_its_own_before_anything_is_evicted()
     let dir = tempfile::tempdir().unwrap();
     let options = options(dir.path(), &BOTH);
     let mut log = open(&options);
-    for at in 1..=16 {
-        append(&mut log, &snapshot(at, 20));
-        refuse(&mut log, 0, &snapshot(at, 20));
-    }
+    append_refused(&mut log, 16);
     assert_eq!(log.status().quarantine.files, 16);
     for at in 17..=400 {
         append(&mut log, &snapshot(at, 20));
@@ -231,10 +225,7 @@ fn a_snapshot_that_fits_only_without_the_quarantine_is_kept_instead_of_it() {
     let dir = tempfile::tempdir().unwrap();
     let options = options(dir.path(), &["a"]);
     let mut log = open(&options);
-    for at in 1..=10 {
-        append(&mut log, &snapshot(at, 20));
-        refuse(&mut log, 0, &snapshot(at, 20));
-    }
+    append_refused(&mut log, 10);
     let kept = log.status().quarantine.files;
     append(&mut log, &snapshot(99, 3000));
     // As small as a buffer may be for that snapshot, but for one block of the quarantine.

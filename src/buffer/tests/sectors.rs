@@ -41,12 +41,7 @@ impl Closed {
     fn of(all: &[Snapshot]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let options = LogOptions { max_bytes: 8 << 20, segment_bytes: 1 << 20, ..options(dir.path(), &["a"]) };
-        let mut log = open(&options);
-        for one in all {
-            append(&mut log, one);
-        }
-        log.close(Instant::now());
-        drop(log);
+        append_and_close(&options, all.iter().cloned());
         let path = segment_files(&options).remove(0);
         let whole = std::fs::read(&path).unwrap();
         let store_id = u128::from_le_bytes(*whole[16..].first_chunk().unwrap());
@@ -134,9 +129,7 @@ fn a_flipped_bit_in_a_spacer_is_named_and_costs_nothing() {
     let all = [snapshot_of(1, 0..10, |_| 7.0, |_| 1000)];
     let segment = Closed::of(&all);
     let spacer = segment.records.iter().find(|step| step.header.kind == Kind::Spacer).unwrap();
-    let mut bytes = segment.whole.clone();
-    bytes[usize::try_from(spacer.offset).unwrap() + HEADER_LEN + 3] ^= 4;
-    std::fs::write(&segment.path, &bytes).unwrap();
+    alter(&segment.path, |bytes| bytes[usize::try_from(spacer.offset).unwrap() + HEADER_LEN + 3] ^= 4);
     let damages = Inspection::open(&segment.options.dir).unwrap().verify(&mut |_, _| {}).damages;
     let told: Vec<_> = damages.iter().map(|damage| (damage.kind, damage.offset, damage.samples)).collect();
     assert_eq!(told, [(DamageKind::Payload, spacer.offset, 0)]);
